@@ -1,0 +1,1 @@
+"""Files: uploads, thumbnails, video posters, PDF. Nothing here speaks HTTP."""

@@ -1,0 +1,116 @@
+"""The application: all wiring on one page."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from litestar import Litestar, Router
+from litestar.config.cors import CORSConfig
+from litestar.di import Provide
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme
+
+from server import health, jobs, quarantine, users
+from server.auth import routes as auth_routes
+from server.auth.authority import Authority
+from server.auth.policies import PUBLIC
+from server.errors import handle
+from server.settings import Settings
+from storage.blobs import Blobs
+from storage.database import Database, open_database
+from sync.ingest import Ingest
+
+FEATURES = [
+    *auth_routes.route_handlers,
+    *users.route_handlers,
+    *jobs.route_handlers,
+    *quarantine.route_handlers,
+    *health.route_handlers,
+]
+
+
+def create_app(settings: Settings | None = None) -> Litestar:
+    """The ASGI application for ``settings`` (default: from the environment)."""
+    settings = settings or Settings.from_environment()
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
+    # Alembic says at every start that there is nothing to do.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    database = open_database(settings.effective_database_url)
+    authority = Authority(database, settings)
+    ingest = Ingest(database)
+    blobs = Blobs(settings.data / "blobs")
+
+    @asynccontextmanager
+    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+        app.state.update({"settings": settings, "ingest": ingest})
+        if database.is_sqlite:
+            await database.migrate()
+        await authority.start()
+        try:
+            yield
+        finally:
+            await ingest.close()
+            await database.close()
+
+    def provide_settings() -> Settings:
+        return settings
+
+    def provide_database() -> Database:
+        return database
+
+    def provide_authority() -> Authority:
+        return authority
+
+    def provide_ingest() -> Ingest:
+        return ingest
+
+    def provide_blobs() -> Blobs:
+        return blobs
+
+    return Litestar(
+        route_handlers=FEATURES,
+        guards=[authority.authorize],
+        exception_handlers={Exception: handle},
+        dependencies={
+            "settings": Provide(provide_settings, sync_to_thread=False),
+            "database": Provide(provide_database, sync_to_thread=False),
+            "authority": Provide(provide_authority, sync_to_thread=False),
+            "ingest": Provide(provide_ingest, sync_to_thread=False),
+            "blobs": Provide(provide_blobs, sync_to_thread=False),
+        },
+        lifespan=[lifespan],
+        request_max_body_size=settings.max_quarantine_bytes,
+        cors_config=_cors(settings),
+        openapi_config=_openapi(settings),
+    )
+
+
+def _cors(settings: Settings) -> CORSConfig | None:
+    if not settings.cors_origins:
+        return None
+    return CORSConfig(
+        allow_origins=list(settings.cors_origins),
+        allow_headers=["Authorization", "Content-Type", "If-Match", "If-None-Match", "Prefer"],
+        expose_headers=["ETag", "Retry-After", "Preference-Applied"],
+    )
+
+
+def _openapi(settings: Settings) -> OpenAPIConfig:
+    return OpenAPIConfig(
+        title="Fieldsync",
+        version=version("fieldsync"),
+        description="The backend for people who work offline.",
+        path="/schema",
+        openapi_router=Router("/schema", route_handlers=[], opt={"policy": PUBLIC}),
+        render_plugins=[JsonRenderPlugin()],
+        components=Components(
+            security_schemes={
+                "bearer": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT"),
+            }
+        ),
+        security=[{"bearer": []}],
+    )

@@ -1,0 +1,144 @@
+"""The command ``fieldsync``."""
+
+import asyncio
+import json
+import os
+import secrets
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import granian
+from granian.constants import Interfaces, Loops
+
+from server.settings import InvalidSetting, Settings
+from server.setup import create_team
+from storage.database import Database, Unavailable, open_database
+from storage.queries.feed import renew_incarnations
+
+_DATA = click.option(
+    "--data", type=click.Path(path_type=Path, file_okay=False), help="Data folder.  [default: data]"
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="fieldsync")
+def cli() -> None:
+    """The backend for people who work offline. Settings are FIELDSYNC_* variables; see the README."""
+
+
+@cli.command()
+@click.option("--team", required=True, help="Name of the team.")
+@click.option("--owner", required=True, metavar="EMAIL", help="E-mail address its owner signs in with.")
+@_DATA
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def init(team: str, owner: str, data: Path | None, as_json: bool) -> None:
+    """Create a team, its owner and a client. The secrets are printed once."""
+    settings = _settings(data=data)
+
+    async def run(database: Database) -> dict[str, str]:
+        await database.migrate()
+        return await create_team(database, team, owner)
+
+    created = _with_database(settings, run)
+    if as_json:
+        click.echo(json.dumps(created, ensure_ascii=False))
+        return
+    for key, value in created.items():
+        click.echo(f"{key:<13} {value}")
+    click.echo("\nKeep the password and the clientSecret now: they are not shown again.", err=True)
+
+
+@cli.command()
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on.  [default: 8000]")
+@_DATA
+def serve(host: str | None, port: int | None, data: Path | None) -> None:
+    """Serve the API. On SQLite the schema is brought up to date first."""
+    settings = _settings(host=host, port=port, data=data)
+    settings.data.mkdir(parents=True, exist_ok=True)
+    # The serving process is a child of this one and reads the same settings.
+    os.environ.update(settings.environment())
+    server = granian.Granian(
+        "server.app:create_app",
+        address=settings.host,
+        port=settings.port,
+        interface=Interfaces.ASGI,
+        factory=True,
+        loop=Loops.auto,
+        workers=1,
+        # Granian puts the current folder first on the import path: beside a folder called `server` it would
+        # import that one.
+        working_dir=Path(__file__).resolve().parent.parent,
+        websockets=False,
+        backlog=1024,
+        log_level=settings.log_level,  # type: ignore[arg-type]  # checked by Settings
+        ssl_cert=Path(settings.tls_certificate) if settings.tls_certificate else None,
+        ssl_key=Path(settings.tls_key) if settings.tls_key else None,
+    )
+    server.serve()
+
+
+@cli.command()
+@_DATA
+def migrate(data: Path | None) -> None:
+    """Bring the schema of the database up to this version."""
+    _with_database(_settings(data=data), Database.migrate)
+    click.echo("The schema is current.")
+
+
+@cli.command("new-incarnation")
+@_DATA
+def new_incarnation(data: Path | None) -> None:
+    """After a restore from a backup: tell devices apart what they saw before it. Restart the servers then."""
+    value = secrets.token_hex(4)
+
+    async def run(database: Database) -> None:
+        await database.write(renew_incarnations, value)
+
+    _with_database(_settings(data=data), run)
+    click.echo(f"The incarnation is {value} now. Restart every server.")
+
+
+@cli.command()
+@click.option(
+    "--data", type=click.Path(path_type=Path, file_okay=False), default=Path("demo-data"), show_default=True
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
+@click.option("--once", is_flag=True, help="Exit when the tablets are done.")
+def demo(data: Path, port: int, once: bool) -> None:
+    """Play three tablets against a fresh server, and show what became of their work."""
+    from server import demo as tablets  # the demo's libraries are not the server's
+
+    sys.exit(tablets.run(data=data, port=port, once=once))
+
+
+def _settings(**overrides: Any) -> Settings:
+    try:
+        return Settings.from_environment(**overrides)
+    except InvalidSetting as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _with_database(settings: Settings, run: Any) -> Any:
+    async def main() -> Any:
+        database = open_database(settings.effective_database_url)
+        try:
+            return await run(database)
+        finally:
+            await database.close()
+
+    try:
+        return asyncio.run(main())
+    except (ValueError, Unavailable) as error:
+        raise click.ClickException(str(error)) from None
+
+
+def main() -> None:
+    """Entry point of the command."""
+    cli()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""What routes share of HTTP: ETags, paging, bodies, preferences."""
+
+from typing import Any
+
+from litestar import Request, Response
+
+from server.errors import Problem
+from sync.etag import matches
+
+JSON = "application/json"
+DEFAULT_LIMIT = 20
+MAX_LIMIT = 1000
+
+
+def whole_number(request: Request[Any, Any, Any], name: str, default: int, least: int) -> int:
+    """A query parameter as a whole number.
+
+    Raises:
+        Problem: 400 ``invalid-parameter`` if it is none, or below ``least``.
+    """
+    text = request.query_params.get(name)
+    if text is None or text == "":
+        return default
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if value < least or len(text) > 18:
+        raise Problem(
+            400, "invalid-parameter", f"{name} must be a whole number of at least {least}.", field=name
+        )
+    return value
+
+
+def skip_and_limit(request: Request[Any, Any, Any]) -> tuple[int, int]:
+    """``skip`` (default 0) and ``limit`` (default 20, clamped to 1,000), as in section 6.1.4."""
+    return whole_number(request, "skip", 0, 0), min(
+        whole_number(request, "limit", DEFAULT_LIMIT, 1), MAX_LIMIT
+    )
+
+
+def json_response(body: bytes, headers: dict[str, str] | None = None) -> Response[bytes]:
+    """``body``, which is JSON already."""
+    return Response(body, media_type=JSON, headers=headers)
+
+
+def with_etag(request: Request[Any, Any, Any], body: bytes, etag: str) -> Response[bytes]:
+    """``body`` with its ETag, or 304 if the caller has it already (RFC 9110, 13.1.2)."""
+    known = request.headers.get("if-none-match")
+    headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Vary": "Authorization"}
+    if known is not None and matches(known, etag):
+        return Response(b"", status_code=304, headers=headers)
+    return json_response(body, headers)
+
+
+def wants_minimal(request: Request[Any, Any, Any]) -> bool:
+    """Whether the caller prefers an answer without the job (RFC 7240, ``return=minimal``)."""
+    prefer = request.headers.get("prefer")
+    return prefer is not None and "return=minimal" in prefer.replace(" ", "").lower()

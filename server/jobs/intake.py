@@ -1,0 +1,65 @@
+"""From a request body to the ingest: size, parsing, quarantine of what does not parse."""
+
+import time
+from typing import Any
+
+import msgspec
+from litestar import Request
+
+from server.auth.principal import Principal
+from server.errors import Problem, to_problem
+from sync.answers import job_document
+from sync.batch import Applied, Caller, ChangeItem, PushItem, RefusedItem
+from sync.errors import PreconditionFailed, SyncError, TooLarge
+from sync.ingest import Ingest
+from sync.snapshot import parse
+
+JobRequest = Request[Principal, Any, Any]
+
+
+def caller_of(principal: Principal) -> Caller:
+    return Caller(principal.team_id, principal.team_name, principal.subject_id, principal.own_work_only)
+
+
+def received_now() -> int:
+    """The time of receipt, microseconds."""
+    return time.time_ns() // 1000
+
+
+async def push(request: JobRequest) -> Applied:
+    """Apply the request's body as a snapshot.
+
+    Raises:
+        Problem: it was refused; ``quarantined`` says whether it is kept for an administrator.
+    """
+    ingest: Ingest = request.app.state.ingest
+    received_at = received_now()
+    caller = caller_of(request.user)
+    body = await request.body()
+    try:
+        limit = request.app.state.settings.max_snapshot_bytes
+        if len(body) > limit:
+            raise TooLarge("too-large", f"A snapshot may have {limit:,} bytes; this one has {len(body):,}.")
+        item = PushItem(caller, parse(body), received_at, request.headers.get("if-match"))
+    except SyncError as error:
+        await submit(ingest, RefusedItem(caller, body, received_at, error))
+        raise AssertionError("a refused item is never applied") from error
+    return await submit(ingest, item)
+
+
+async def submit(ingest: Ingest, item: PushItem | ChangeItem | RefusedItem) -> Applied:
+    """Apply one item, its refusal turned into the answer's problem."""
+    try:
+        return await ingest.apply(item)
+    except PreconditionFailed as error:
+        raise _with_current_job(error) from None
+
+
+def _with_current_job(error: PreconditionFailed) -> Problem:
+    """412 with the current job, so that the caller can merge without asking again."""
+    problem = to_problem(error)
+    job, incarnation = error.extra.get("job"), error.extra.get("incarnation")
+    problem.extra = {}
+    if job is not None and incarnation is not None:
+        problem.extra["job"] = msgspec.Raw(job_document(job.view, incarnation, job.rev))
+    return problem

@@ -1,0 +1,103 @@
+"""Every setting, typed, with its reason. Read once from ``FIELDSYNC_*`` environment variables."""
+
+import os
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+PREFIX = "FIELDSYNC_"
+
+
+class InvalidSetting(ValueError):
+    """A setting that cannot be used; the message names the variable and what it takes."""
+
+
+def _setting(default: Any, reason: str) -> Any:
+    return field(default=default, metadata={"reason": reason})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The configuration of one process. Field ``public_url`` is read from ``FIELDSYNC_PUBLIC_URL``, and so on."""
+
+    data: Path = _setting(Path("data"), "Folder for the embedded database and files.")
+    database_url: str = _setting(
+        "", "`postgresql+asyncpg://user:password@host/name`; empty: SQLite in the data folder."
+    )
+    public_url: str = _setting(
+        "",
+        "The address clients use, e.g. `https://sync.example.com`: token issuer and links. Empty: http://host:port.",
+    )
+    host: str = _setting("127.0.0.1", "Address to listen on; `0.0.0.0` for every interface.")
+    port: int = _setting(8000, "Port to listen on.")
+    trusted_proxies: tuple[str, ...] = _setting(
+        (), "Addresses or networks, separated by commas, whose X-Forwarded-For and -Proto are believed."
+    )
+    cors_origins: tuple[str, ...] = _setting(
+        (), "Origins, separated by commas, whose pages may call the API; `*` for all."
+    )
+    tls_certificate: str = _setting("", "PEM file; with `FIELDSYNC_TLS_KEY`, the server speaks TLS itself.")
+    tls_key: str = _setting("", "PEM file of the certificate's private key.")
+    token_seconds: int = _setting(3600, "Lifetime of an access token (section 2.3.4 says 3600).")
+    refresh_days: int = _setting(90, "Lifetime of a refresh token: a tablet may be away for weeks.")
+    max_snapshot_bytes: int = _setting(
+        10_000_000, "Largest snapshot that is applied; a larger one is quarantined."
+    )
+    max_quarantine_bytes: int = _setting(
+        32_000_000, "Largest body kept in quarantine; a larger one is refused unread."
+    )
+    log_level: str = _setting("info", "debug, info, warning or error.")
+
+    @classmethod
+    def from_environment(cls, **overrides: Any) -> "Settings":
+        """Settings from the environment; ``overrides`` that are not None win.
+
+        Raises:
+            InvalidSetting: a variable that does not parse, or an unknown FIELDSYNC_ variable.
+        """
+        values: dict[str, Any] = {}
+        hints = get_type_hints(cls)
+        for item in fields(cls):
+            raw = os.environ.get(PREFIX + item.name.upper())
+            if raw is not None:
+                values[item.name] = _parse(item.name, hints[item.name], raw)
+        known = {PREFIX + item.name.upper() for item in fields(cls)}
+        for name in os.environ:
+            if name.startswith(PREFIX) and name not in known:
+                raise InvalidSetting(f"{name} is not a setting; the README lists them all")
+        values.update({key: value for key, value in overrides.items() if value is not None})
+        settings = cls(**values)
+        if bool(settings.tls_certificate) != bool(settings.tls_key):
+            raise InvalidSetting("FIELDSYNC_TLS_CERTIFICATE and FIELDSYNC_TLS_KEY go together")
+        return settings
+
+    def environment(self) -> dict[str, str]:
+        """The variables that make another process read these same settings."""
+        result: dict[str, str] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            result[PREFIX + item.name.upper()] = ",".join(value) if isinstance(value, tuple) else str(value)
+        return result
+
+    @property
+    def base_url(self) -> str:
+        """The public address without a trailing slash."""
+        scheme = "https" if self.tls_certificate else "http"
+        return (self.public_url or f"{scheme}://{self.host}:{self.port}").rstrip("/")
+
+    @property
+    def effective_database_url(self) -> str:
+        return self.database_url or f"sqlite:///{(self.data / 'fieldsync.db').absolute()}"
+
+
+def _parse(name: str, kind: Any, raw: str) -> Any:
+    if kind is int:
+        try:
+            return int(raw)
+        except ValueError:
+            raise InvalidSetting(f"{PREFIX}{name.upper()} takes a whole number, not {raw!r}") from None
+    if kind is Path:
+        return Path(raw)
+    if get_args(kind):
+        return tuple(part.strip() for part in raw.split(",") if part.strip())
+    return raw

@@ -1,0 +1,1 @@
+"""Everything kept: databases, tables, queries, blobs. The only package that speaks SQL."""

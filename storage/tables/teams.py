@@ -1,0 +1,17 @@
+"""Teams: the tenants of an installation."""
+
+from sqlalchemy import BigInteger, Column, Integer, Table, Text, UniqueConstraint
+
+from storage.tables.metadata import metadata
+
+#: SQLite gives rowid tables a fast integer key only for a column of exactly this type.
+TeamId = BigInteger().with_variant(Integer, "sqlite")
+
+teams = Table(
+    "teams",
+    metadata,
+    Column("team_id", TeamId, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    UniqueConstraint("name"),
+)

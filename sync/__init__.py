@@ -1,0 +1,1 @@
+"""Reconciliation: many tablets, one job. No HTTP, no SQL statements of its own."""

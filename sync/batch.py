@@ -1,0 +1,595 @@
+"""One transaction: a batch of pushes and operators' changes, applied in the order they came.
+
+In this order: lock and read the jobs touched; merge in memory; write history, jobs, replay rows, events
+and quarantine; last, bump the team's feed head and stamp each changed job once. Written against the
+synchronous Core connection, so that SQLite (in its writer thread) and PostgreSQL share it.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any, Literal
+
+from msgspec.structs import replace
+
+from storage.database import Connection
+from storage.ids import new_id
+from storage.queries import events as event_queries
+from storage.queries import feed as feed_queries
+from storage.queries import jobs as job_queries
+from storage.queries import pushes as push_queries
+from storage.queries import quarantine as quarantine_queries
+from storage.queries import snapshots as snapshot_queries
+from sync import merge
+from sync.bodies import compress, decompress
+from sync.edits import FORMAT, SERVER, Job, pack, unpack
+from sync.errors import Conflict, Forbidden, Gone, NotFound, PreconditionFailed, SyncError
+from sync.etag import format_etag, matches, parse_etag
+from sync.snapshot import Part, Snapshot, parse
+from sync.view import completed, finished, text_of
+
+Action = Literal["created", "merged", "unchanged", "recorded"]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who pushes: a user or a client of a team. ``own_work_only``: a field worker, who writes its own jobs."""
+
+    team_id: int
+    team_name: str
+    subject_id: str
+    own_work_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PushItem:
+    """A snapshot to apply. ``received_at`` in microseconds; ``if_match`` as in the header."""
+
+    caller: Caller
+    snapshot: Snapshot
+    received_at: int
+    if_match: str | None = None
+
+    @property
+    def client_job_id(self) -> str:
+        return self.snapshot.client_job_id
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeItem:
+    """An operator's change to one job.
+
+    Attributes:
+        kind: what is done; ``edit`` covers metadata, exclusion and updates.
+        scopes: the scopes to change, given the job.
+        body: what is kept of it in the history.
+        skip_finished: finished jobs are passed over in silence (bulk abort).
+    """
+
+    caller: Caller
+    client_job_id: str
+    received_at: int
+    kind: Literal["edit", "assign", "abort", "reopen", "delete"]
+    scopes: Callable[[Job], Mapping[str, Part]] | None = None
+    created: str | None = None
+    updated: str | None = None
+    body: bytes = b""
+    if_match: str | None = None
+    skip_finished: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedItem:
+    """A payload that did not even parse, for quarantine."""
+
+    caller: Caller
+    body: bytes
+    received_at: int
+    error: SyncError
+    client_job_id: str = ""
+
+
+Item = PushItem | ChangeItem | RefusedItem
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of an item; answers are built from it after the commit.
+
+    Attributes:
+        job: the job of exactly the revision answered; None of a deleted job.
+        in_sync: the merged job equals the snapshot sent; asked only for minimal answers.
+    """
+
+    action: Action
+    job: Job | None
+    rev: int
+    incarnation: str
+    received_at: int
+    offset: int = 0
+    replayed: bool = False
+    reset: bool = False
+    push: merge.Push | None = None
+
+
+Result = Applied | SyncError
+
+
+@dataclass(slots=True)
+class _Working:
+    """A job while the batch runs."""
+
+    job: Job | None
+    owner_id: str | None = None
+    exists: bool = False
+    deleted_at: int | None = None
+    tombstone_rev: int = 0
+    job_id: str = ""
+    created_at: int = 0
+    stored: bool = False
+    stamped: bool = False
+
+
+@dataclass(slots=True)
+class _Writes:
+    """Rows to write at the end."""
+
+    snapshots: list[dict[str, Any]] = field(default_factory=list)
+    pushes: list[dict[str, Any]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    quarantine: list[dict[str, Any]] = field(default_factory=list)
+
+
+def apply_batch(connection: Connection, items: list[Item]) -> list[Result]:
+    """Apply ``items`` in one transaction; answer each one's result in the same order.
+
+    A refusal is a result, not an exception: it leaves no trace but quarantine, and its neighbours are
+    applied. An exception is the whole transaction's.
+    """
+    results: dict[int, Result] = {}
+    numbered = sorted(enumerate(items), key=lambda pair: pair[1].caller.team_id)
+    for team_id, group in groupby(numbered, key=lambda pair: pair[1].caller.team_id):
+        batch = _TeamBatch(connection, team_id)
+        results.update(batch.run(list(group)))
+    return [results[index] for index in range(len(items))]
+
+
+class _TeamBatch:
+    def __init__(self, connection: Connection, team_id: int) -> None:
+        self.connection = connection
+        self.team_id = team_id
+        self.incarnation = feed_queries.incarnation(connection, team_id)
+        self.jobs: dict[str, _Working] = {}
+        self.known_pushes: dict[tuple[str, int], tuple[bytes, str]] = {}
+        self.known_bodies: set[tuple[str, bytes]] = set()
+        self.writes = _Writes()
+
+    def run(self, numbered: list[tuple[int, Item]]) -> dict[int, Result]:
+        items = [item for _, item in numbered]
+        self._read(items)
+        results: dict[int, Result] = {}
+        for index, item in numbered:
+            try:
+                if isinstance(item, PushItem):
+                    results[index] = self._push(item)
+                elif isinstance(item, ChangeItem):
+                    results[index] = self._change(item)
+                else:
+                    raise item.error
+            except SyncError as error:
+                if error.quarantine and not isinstance(item, ChangeItem):
+                    self._quarantine(item, error)
+                    error.extra.setdefault("quarantined", True)
+                results[index] = error
+        self._write()
+        return results
+
+    # Reading
+
+    def _read(self, items: list[Item]) -> None:
+        wanted = sorted({item.client_job_id for item in items if not isinstance(item, RefusedItem)})
+        if not wanted:
+            return
+        for row in job_queries.lock(self.connection, self.team_id, wanted):
+            job = None
+            if row.deleted_at is None:
+                job = unpack(
+                    row.edits,
+                    row.view,
+                    job_id=row.job_id,
+                    client_job_id=row.client_job_id,
+                    rev=row.rev,
+                    created_at=row.created_at,
+                    modified_at=row.modified_at,
+                )
+            self.jobs[row.client_job_id] = _Working(
+                job,
+                owner_id=row.owner_id,
+                exists=True,
+                deleted_at=row.deleted_at,
+                tombstone_rev=row.rev,
+                job_id=row.job_id,
+                created_at=row.created_at,
+            )
+        pushes = [item.snapshot for item in items if isinstance(item, PushItem)]
+        numbers = [
+            (snapshot.install_id, snapshot.client_job_id, snapshot.push_seq)
+            for snapshot in pushes
+            if snapshot.install_id is not None
+        ]
+        if numbers:
+            for push in push_queries.same_or_later(self.connection, self.team_id, numbers):
+                self.known_pushes[push.install_id, push.push_seq] = (
+                    bytes(push.body_hash),
+                    push.client_job_id,
+                )
+        legacy = [
+            (self.jobs[snapshot.client_job_id].job_id, snapshot.body_hash)
+            for snapshot in pushes
+            if snapshot.install_id is None and snapshot.client_job_id in self.jobs
+        ]
+        if legacy:
+            self.known_bodies = snapshot_queries.known(
+                self.connection, self.team_id, [job_id for job_id, _ in legacy], [name for _, name in legacy]
+            )
+
+    # Pushes
+
+    def _push(self, item: PushItem) -> Applied:
+        snapshot, caller = item.snapshot, item.caller
+        working = self.jobs.get(snapshot.client_job_id)
+        job = working.job if working else None
+        if job is not None and caller.own_work_only and caller.subject_id not in job.writers:
+            raise Forbidden(
+                "not-your-job", "This job was never yours: you did not create it and were never assigned it."
+            )
+        replayed = self._replay(item, working)
+        if replayed is not None:
+            return replayed
+        if item.if_match is not None:
+            self._check_match(item.if_match, job)
+        if working is not None and working.deleted_at is not None:
+            raise Gone("job-deleted", "This job was deleted. The snapshot is kept for an administrator.")
+        base, reset = self._base(snapshot, job)
+        if job is None:
+            job = self._new_job(item)
+            working = self.jobs[snapshot.client_job_id] = _Working(
+                job, owner_id=caller.subject_id, job_id=job.job_id, created_at=item.received_at
+            )
+        assert working is not None
+        legacy = snapshot.install_id is None
+        push = merge.Push(
+            install=snapshot.install_id or f"legacy:{caller.subject_id}",
+            seq=job.rev + 1 if legacy else snapshot.push_seq,
+            base=base,
+            received_at=item.received_at,
+            scopes=snapshot.scopes,
+            legacy=legacy,
+            created=snapshot.created,
+            updated=snapshot.updated,
+            aborted=snapshot.aborted,
+            abort_value=snapshot.abort_value,
+            sent_at=snapshot.sent_at,
+            confirm=snapshot.confirm,
+            stated=frozenset() if legacy else self._stated(snapshot, working),
+            # After a hand-over a field worker's steps still merge, and nothing else.
+            header=not (caller.own_work_only and job.rev and working.owner_id != caller.subject_id),
+        )
+        merged = merge.apply(job, push)
+        self._take(working, job, merged, item.received_at)
+        after = working.job
+        assert after is not None
+        self._keep_body(working, push, snapshot.body, snapshot.body_hash, merged.offset)
+        if not legacy:
+            self.known_pushes[push.install, push.seq] = (snapshot.body_hash, snapshot.client_job_id)
+            self.writes.pushes.append(
+                {
+                    "team_id": self.team_id,
+                    "install_id": push.install,
+                    "push_seq": push.seq,
+                    "client_job_id": snapshot.client_job_id,
+                    "body_hash": snapshot.body_hash,
+                    "rev": after.rev,
+                    "received_at": item.received_at,
+                    "clock_offset": merged.offset,
+                }
+            )
+        else:
+            self.known_bodies.add((working.job_id, snapshot.body_hash))
+        return Applied(
+            _action(job, push, merged),
+            after,
+            after.rev,
+            self.incarnation,
+            item.received_at,
+            offset=merged.offset,
+            reset=reset,
+            push=push,
+        )
+
+    def _replay(self, item: PushItem, working: _Working | None) -> Applied | None:
+        """The answer to a body known before; comes before preconditions and before the 410 of a deleted job."""
+        snapshot = item.snapshot
+        if snapshot.install_id is not None:
+            known = self.known_pushes.get((snapshot.install_id, snapshot.push_seq))
+            if known is None:
+                return None
+            if known[0] != snapshot.body_hash:
+                raise Conflict(
+                    "install-cloned",
+                    "Another body came under this installId and pushSeq: two devices share an identity. "
+                    "Make a new installId and push again.",
+                    field="sync.installId",
+                )
+        elif working is None or (working.job_id, snapshot.body_hash) not in self.known_bodies:
+            return None
+        job = working.job if working else None
+        rev = job.rev if job else working.tombstone_rev if working else 0
+        return Applied("unchanged", job, rev, self.incarnation, item.received_at, replayed=True)
+
+    def _base(self, snapshot: Snapshot, job: Job | None) -> tuple[int, bool]:
+        """The revision the install had seen, and whether its base is not one of ours."""
+        if snapshot.base is None:
+            return 0, False
+        parsed = parse_etag(snapshot.base)
+        if parsed is None or parsed[0] != self.incarnation or parsed[1] > (job.rev if job else 0):
+            return 0, True
+        return parsed[1], False
+
+    def _new_job(self, item: PushItem) -> Job:
+        caller = item.caller
+        return Job(
+            job_id=new_id(),
+            client_job_id=item.client_job_id,
+            team=caller.team_name,
+            created_by=caller.subject_id,
+            rev=0,
+            scopes={},
+            writers=(caller.subject_id,),
+            created_at=item.received_at,
+        )
+
+    def _stated(self, snapshot: Snapshot, working: _Working) -> frozenset[str]:
+        """Scopes that later pushes of this install, which overtook this one, have stated."""
+        stated: set[str] = set()
+        for (install, seq), (body_hash, client_job_id) in self.known_pushes.items():
+            if (
+                install == snapshot.install_id
+                and seq > snapshot.push_seq
+                and client_job_id == snapshot.client_job_id
+            ):
+                body = self._body(working.job_id, body_hash)
+                if body is not None:
+                    stated.update(parse(body).scopes)
+        return frozenset(stated)
+
+    def _body(self, job_id: str, body_hash: bytes) -> bytes | None:
+        for row in self.writes.snapshots:
+            if row["job_id"] == job_id and row["body_hash"] == body_hash:
+                return decompress(row["body"])
+        kept = snapshot_queries.body(self.connection, self.team_id, job_id, body_hash)
+        return None if kept is None else decompress(kept)
+
+    # Operators' changes
+
+    def _change(self, item: ChangeItem) -> Applied:
+        working = self.jobs.get(item.client_job_id)
+        job = working.job if working else None
+        if (
+            working is None
+            or job is None
+            or (item.caller.own_work_only and working.owner_id != item.caller.subject_id)
+        ):
+            raise NotFound("job-not-found", "There is no such job.", quarantine=False)
+        if item.if_match is not None:
+            self._check_match(item.if_match, job)
+        if item.kind == "delete":
+            return self._delete(item, working, job)
+        if item.kind == "reopen":
+            merged = merge.reopen(job, item.received_at)
+            if merged.changed and "status" not in merged.job.scopes:
+                # Aborted before it was known: there is no status to go back to.
+                edit = {"status": Part(b'{"status":"InProgress","abandonReason":null}', 1)}
+                resumed = merge.apply(merged.job, _server_push(merged.job, item, edit))
+                merged = merged._replace(job=replace(resumed.job, rev=merged.job.rev))
+        else:
+            refused = _refusal(item, job)
+            if refused is not None:
+                if item.skip_finished:
+                    return Applied("unchanged", job, job.rev, self.incarnation, item.received_at)
+                raise refused
+            merged = merge.apply(job, _server_push(job, item, item.scopes(job) if item.scopes else {}))
+        self._take(working, job, merged, item.received_at)
+        after = working.job
+        assert after is not None
+        if merged.stored and item.body:
+            body_hash = hashlib.blake2b(b"%d:%s" % (after.rev, item.body), digest_size=16).digest()
+            self._keep_body(working, _server_push(job, item, {}), item.body, body_hash, 0)
+        action: Action = "merged" if merged.changed else "recorded" if merged.edits else "unchanged"
+        return Applied(action, after, after.rev, self.incarnation, item.received_at)
+
+    def _delete(self, item: ChangeItem, working: _Working, job: Job) -> Applied:
+        working.job = None
+        working.deleted_at = item.received_at
+        working.tombstone_rev = job.rev + 1
+        working.stored = working.stamped = True
+        self._event("job.deleted", job, working.tombstone_rev, item.received_at)
+        self.writes.snapshots = [row for row in self.writes.snapshots if row["job_id"] != job.job_id]
+        return Applied("merged", None, working.tombstone_rev, self.incarnation, item.received_at)
+
+    # Both
+
+    def _check_match(self, if_match: str, job: Job | None) -> None:
+        if job is None:
+            raise PreconditionFailed("precondition-failed", "There is no such job.", quarantine=False)
+        if not matches(if_match, format_etag(self.incarnation, job.rev)):
+            raise PreconditionFailed(
+                "precondition-failed",
+                "The job has changed since; its current revision is in `job`.",
+                quarantine=False,
+                extra={"job": job, "incarnation": self.incarnation},
+            )
+
+    def _take(self, working: _Working, before: Job, merged: merge.Merged, received_at: int) -> None:
+        after = merged.job
+        if after.scopes.get("assignee") is not before.scopes.get("assignee"):
+            assigned = text_of(after, "assignee", "userId")
+            working.owner_id = assigned or after.created_by
+            if assigned is not None and assigned not in after.writers:
+                after = replace(after, writers=(*after.writers, assigned))
+        working.job = after
+        working.stored = working.stored or merged.stored
+        working.stamped = working.stamped or merged.changed
+        for kind in merge.events(before, after, merged.changed):
+            self._event(kind, after, after.rev, received_at)
+
+    def _event(self, kind: str, job: Job, rev: int, received_at: int) -> None:
+        self.writes.events.append(
+            {
+                "team_id": self.team_id,
+                "event_id": new_id(),
+                "type": kind,
+                "job_id": job.job_id,
+                "client_job_id": job.client_job_id,
+                "rev": rev,
+                "created_at": received_at,
+            }
+        )
+
+    def _keep_body(
+        self, working: _Working, push: merge.Push, body: bytes, body_hash: bytes, offset: int
+    ) -> None:
+        assert working.job is not None
+        self.writes.snapshots.append(
+            {
+                "team_id": self.team_id,
+                "job_id": working.job_id,
+                "body_hash": body_hash,
+                "snapshot_id": new_id(),
+                "rev": working.job.rev,
+                "install_id": push.install,
+                "push_seq": None if push.legacy else push.seq,
+                "received_at": push.received_at,
+                "clock_offset": offset,
+                "size": len(body),
+                "body": compress(body),
+            }
+        )
+
+    def _quarantine(self, item: PushItem | RefusedItem, error: SyncError) -> None:
+        pushed = isinstance(item, PushItem)
+        body = item.snapshot.body if isinstance(item, PushItem) else item.body
+        self.writes.quarantine.append(
+            {
+                "team_id": self.team_id,
+                "quarantine_id": new_id(),
+                "body_hash": hashlib.sha256(body).digest(),
+                "code": error.code,
+                "detail": _clean(error.detail),
+                "field": _clean(error.field) if error.field else None,
+                "client_job_id": item.client_job_id if pushed else None,
+                "subject_id": item.caller.subject_id,
+                "install_id": item.snapshot.install_id if isinstance(item, PushItem) else None,
+                "received_at": item.received_at,
+                "last_received_at": item.received_at,
+                "times": 1,
+                "size": len(body),
+                "body": compress(body),
+            }
+        )
+
+    # Writing
+
+    def _write(self) -> None:
+        stored = [working for working in self.jobs.values() if working.stored]
+        # A job created and deleted within one batch leaves its tombstone.
+        new = [self._row(working) for working in stored if not working.exists]
+        old = [self._row(working) for working in stored if working.exists]
+        if new:
+            job_queries.insert(self.connection, new)
+        if old:
+            for row in old:
+                row["b_team_id"], row["b_job_id"] = row.pop("team_id"), row.pop("job_id")
+                del row["client_job_id"], row["created_at"]
+            job_queries.rewrite(self.connection, old)
+        deleted = [working.job_id for working in stored if working.deleted_at is not None and working.exists]
+        if deleted:
+            snapshot_queries.drop_of_job(self.connection, self.team_id, deleted)
+        if self.writes.snapshots:
+            snapshot_queries.insert(self.connection, self.writes.snapshots)
+        if self.writes.pushes:
+            push_queries.insert(self.connection, self.writes.pushes)
+        if self.writes.events:
+            event_queries.insert(self.connection, self.writes.events)
+        if self.writes.quarantine:
+            quarantine_queries.put(self.connection, self.writes.quarantine)
+        stamped = [working.job_id for working in stored if working.stamped]
+        if stamped:
+            feed_queries.stamp(self.connection, self.team_id, stamped)
+
+    def _row(self, working: _Working) -> dict[str, Any]:
+        job = working.job
+        client_job_id = (
+            job.client_job_id if job else next(key for key, value in self.jobs.items() if value is working)
+        )
+        return {
+            "team_id": self.team_id,
+            "job_id": working.job_id,
+            "client_job_id": client_job_id,
+            "rev": job.rev if job else working.tombstone_rev,
+            "owner_id": _clean(working.owner_id) if working.owner_id else None,
+            "workflow_id": _clean(text_of(job, "head:workflowId") or "") or None if job else None,
+            "finished": finished(job) if job else True,
+            "created_at": working.created_at,
+            "modified_at": job.modified_at if job else working.deleted_at,
+            "deleted_at": working.deleted_at,
+            "format": FORMAT,
+            "view": job.view if job else b"",
+            "edits": pack(job) if job else b"",
+        }
+
+
+def _server_push(job: Job, item: ChangeItem, scopes: Mapping[str, Part]) -> merge.Push:
+    """What an operator does, as a push of the install ``server`` that has seen the current revision."""
+    return merge.Push(
+        install=SERVER,
+        seq=job.rev + 1,
+        base=job.rev,
+        received_at=item.received_at,
+        scopes=scopes,
+        created=item.created,
+        updated=item.updated,
+        aborted=item.kind == "abort",
+        abort_value=b'{"status":"Aborted","abandonReason":null}' if item.kind == "abort" else b"",
+    )
+
+
+def _refusal(item: ChangeItem, job: Job) -> SyncError | None:
+    """Why an operator's change is not for a job in this state."""
+    if item.kind == "assign" and finished(job):
+        return Conflict("job-finished", "A completed or aborted job cannot be assigned.", quarantine=False)
+    if item.kind == "abort" and completed(job):
+        return Conflict(
+            "job-finished", "The job is complete; only incomplete jobs can be aborted.", quarantine=False
+        )
+    if item.kind == "edit" and job.aborted is not None and item.scopes and "status" in item.scopes(job):
+        return Conflict(
+            "job-aborted", "The job is aborted; reopen it before changing its status.", quarantine=False
+        )
+    return None
+
+
+def _action(before: Job, push: merge.Push, merged: merge.Merged) -> Action:
+    if before.rev == 0:
+        return "created"
+    if before.aborted is not None and (merged.edits or merged.changed):
+        return "recorded"
+    if merged.changed:
+        return "merged"
+    return "recorded" if merged.edits or not push.header else "unchanged"
+
+
+def _clean(text: str) -> str:
+    """``text`` without NUL, which PostgreSQL's text type does not take; only for columns we search by."""
+    return text.replace("\0", "\ufffd")

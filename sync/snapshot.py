@@ -1,0 +1,391 @@
+"""The wire form: one posted body becomes a :class:`Snapshot`, taken apart into scopes.
+
+Only what merging needs is decoded; every value stays the slice of bytes that was sent, so that unknown
+members, member order and spellings such as 2.50 survive (section 6.14 of the primary specification shows
+the document; scopes are explained in docs/protocol.md).
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import msgspec
+
+from sync.errors import InvalidSnapshot, MalformedSnapshot, SyncError
+from sync.values import decode, decode_document, digest, document_hash, parse_time
+
+MAX_DEPTH = 100
+MAX_ID_LENGTH = 128
+#: Last segments of addresses beside ``/jobs/v1/{clientJobId}``; a job of that name could not be read.
+RESERVED_IDS = frozenset(
+    {"my", "workflow", "snapshots", "bson", "abort", "basicsync", "batchsync", "changes"}
+)
+
+CURRENT, COMPLETED, CANCELLED = 0, 1, 2
+
+#: Ranks of the known statuses; a name not listed here ranks with InProgress.
+STATUS_RANK = {"created": 0, "inprogress": 1, "active": 1, "paused": 1, "completed": 2, "abandoned": 2}
+FINISHED_RANK = 2
+ABORTED = "aborted"
+
+_SERVER_OWNED_TOP = frozenset({"jobId", "team", "excluded", "jobExclusion", "sync"})
+_NO_SCOPE_TOP = _SERVER_OWNED_TOP | {"metadata", "completedSteps", "cancelledSteps"}
+#: A step's own time is the first of these that it has.
+_STEP_TIMES = ("updated", "cancelled", "completed", "started")
+_STRUCTURE_HEAD = frozenset(
+    {
+        *("clientJobId", "metadata", "created", "updated", "modified", "currentStep"),
+        *("status", "abandonReason", "userId", "username"),
+    }
+)
+_UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
+_JSON_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+_NOT_BRACKETS = bytes(sorted(set(range(256)) - set(b"[]{}")))
+
+
+class Refs(NamedTuple):
+    """What a step refers to, each item as JSON text: photo ids, and names of files attached to its note."""
+
+    values: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+NO_REFS = Refs()
+
+
+class Part(NamedTuple):
+    """One scope of a snapshot.
+
+    Attributes:
+        value: the bytes sent.
+        phase: of a step CURRENT, COMPLETED or CANCELLED; of ``status`` its rank; else 0.
+        time: a step's own time as sent (updated, else cancelled, completed, started).
+        refs: the resources a step refers to.
+    """
+
+    value: bytes
+    phase: int = 0
+    time: str | None = None
+    refs: Refs = NO_REFS
+
+
+class Envelope(msgspec.Struct, frozen=True):
+    """The optional top-level ``sync`` of a push. Members that only replies have are ignored."""
+
+    installId: str | None = None
+    pushSeq: int | None = None
+    base: str | None = None
+    clientSentAt: str | None = None
+    confirm: list[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One valid snapshot.
+
+    Attributes:
+        body: the bytes as they came.
+        body_hash: names the content, whatever its spelling; see :func:`sync.values.document_hash`.
+        scopes: scope -> part. ``aborted`` says that the status was Aborted, which is no scope.
+        created, updated: the header's times, raw JSON strings, or None.
+        install_id, push_seq, base, sent_at, confirm: the envelope; install_id is None for a legacy snapshot.
+    """
+
+    client_job_id: str
+    body: bytes
+    body_hash: bytes
+    scopes: dict[str, Part]
+    aborted: bool
+    abort_value: bytes
+    created: str | None
+    updated: str | None
+    install_id: str | None = None
+    push_seq: int = 0
+    base: str | None = None
+    sent_at: int | None = None
+    confirm: frozenset[str] = frozenset()
+
+
+class _Body(msgspec.Struct, gc=False):
+    uniqueStepId: str | None = None
+    updated: str | None = None
+    cancelled: str | None = None
+    completed: str | None = None
+    started: str | None = None
+    valueResourceIds: list[Any] | None = None
+    noteResourceFilenames: list[Any] | None = None
+
+
+class _Step(msgspec.Struct, gc=False):
+    singleStep: _Body | None = None
+    reportStep: _Body | None = None
+
+
+class _Header(msgspec.Struct, gc=False):
+    clientJobId: Any = None
+    workflowId: str | None = None
+    workflowVersionId: str | None = None
+    jobTitle: str | None = None
+    workflowName: str | None = None
+    created: str | None = None
+    updated: str | None = None
+    status: str | None = None
+    abandonReason: str | None = None
+    userId: str | None = None
+    username: str | None = None
+    metadata: dict[str, msgspec.Raw] | None = None
+    currentStep: _Step | None = None
+
+
+class _Document(msgspec.Struct, gc=False):
+    metadata: _Header
+    completedSteps: list[_Step] | None = None
+    cancelledSteps: list[_Step] | None = None
+
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_document = msgspec.json.Decoder(_Document)
+_step = msgspec.json.Decoder(_Step)
+_raws = msgspec.json.Decoder(list[msgspec.Raw])
+_envelope = msgspec.json.Decoder(Envelope | None)
+_encode = msgspec.json.encode
+
+
+def parse(body: bytes, expected_id: str | None = None) -> Snapshot:
+    """Take a posted body apart.
+
+    Args:
+        body: JSON, the whole job document.
+        expected_id: the clientJobId of the address; the body may then leave it out, but not contradict it.
+
+    Raises:
+        MalformedSnapshot: no JSON that can be kept.
+        InvalidSnapshot: JSON, but not a snapshot; ``field`` says where.
+    """
+    check_depth(body)
+    try:
+        document = decode_document(body)
+    except RecursionError:
+        raise _too_deep() from None
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+        raise MalformedSnapshot(
+            "malformed-json", f"The body is not JSON that can be kept: {error}."
+        ) from None
+    if not isinstance(document, dict):
+        raise InvalidSnapshot("invalid-snapshot", "A snapshot is a JSON object.", field="$")
+    # The typed form says what is there; the raw members, which bytes it stands for.
+    top = _members.decode(body)
+    typed = _typed(body, top)
+    header = typed.metadata
+    head = _members.decode(top["metadata"])
+    client_job_id = _client_job_id(header.clientJobId, expected_id)
+
+    scopes: dict[str, Part] = {}
+    aborted = _status(header, head, scopes)
+    if header.userId is not None or header.username is not None:
+        scopes["assignee"] = Part(_pair(head, "userId", "username"))
+    for key, raw in head.items():
+        if key not in _STRUCTURE_HEAD:
+            scopes["head:" + key] = Part(bytes(raw))
+    if header.metadata:
+        for key, raw in header.metadata.items():
+            scopes["meta:" + key] = Part(bytes(raw))
+    if header.currentStep is not None:
+        _add_step(scopes, CURRENT, header.currentStep, bytes(head["currentStep"]))
+    for steps, key, phase in (
+        (typed.completedSteps, "completedSteps", COMPLETED),
+        (typed.cancelledSteps, "cancelledSteps", CANCELLED),
+    ):
+        if steps:
+            for step, raw in zip(steps, _raws.decode(top[key]), strict=True):
+                _add_step(scopes, phase, step, bytes(raw))
+    for key, raw in top.items():
+        if key not in _NO_SCOPE_TOP:
+            scopes["top:" + key] = Part(bytes(raw))
+
+    return Snapshot(
+        client_job_id=client_job_id,
+        body=body,
+        body_hash=document_hash(document),
+        scopes=scopes,
+        aborted=aborted,
+        abort_value=_pair(head, "status", "abandonReason") if aborted else b"",
+        created=header.created,
+        updated=header.updated,
+        **_read_envelope(top),
+    )
+
+
+def check_depth(body: bytes) -> None:
+    """Refuse bodies nested beyond MAX_DEPTH, before anything recursive touches them.
+
+    Few brackets cannot be deep, so most bodies are only counted.
+    """
+    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+        return
+    brackets = _JSON_STRING.sub(b"", body).translate(None, _NOT_BRACKETS)
+    for _ in range(MAX_DEPTH):
+        if not brackets:
+            return
+        shorter = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        if len(shorter) == len(brackets):
+            return  # unbalanced: the decoder will say where
+        brackets = shorter
+    if brackets:
+        raise _too_deep()
+
+
+def _too_deep() -> SyncError:
+    return MalformedSnapshot("too-deep", f"The body is nested more than {MAX_DEPTH} levels deep.", field="$")
+
+
+def check_client_job_id(value: Any, field: str = "metadata.clientJobId") -> str:
+    """``value`` if it can name a job: 1 to 128 printable characters, no slash, not reserved."""
+    if value is None:
+        raise InvalidSnapshot("invalid-client-job-id", "A snapshot needs a clientJobId.", field=field)
+    if not isinstance(value, str):
+        raise InvalidSnapshot("invalid-client-job-id", "A clientJobId is a string.", field=field)
+    if not 1 <= len(value) <= MAX_ID_LENGTH or not value.isprintable() or "/" in value:
+        raise InvalidSnapshot(
+            "invalid-client-job-id",
+            f"A clientJobId is 1 to {MAX_ID_LENGTH} printable characters without a slash.",
+            field=field,
+        )
+    if value.casefold() in RESERVED_IDS:
+        raise InvalidSnapshot("invalid-client-job-id", f"{value!r} is reserved for an address.", field=field)
+    return value
+
+
+def _client_job_id(value: Any, expected: str | None) -> str:
+    if expected is None:
+        return check_client_job_id(value)
+    if value is not None and value != expected:
+        raise InvalidSnapshot(
+            "client-job-id-differs",
+            "The clientJobId of the body is not that of the address.",
+            field="metadata.clientJobId",
+        )
+    return expected
+
+
+def _typed(body: bytes, top: dict[str, msgspec.Raw]) -> _Document:
+    """The members that merging reads, with their types checked."""
+    try:
+        return _document.decode(body)
+    except msgspec.ValidationError as error:
+        message, _, where = str(error).partition(" - at `$")
+        raise _invalid(message, _with_index(where.rstrip("`").lstrip("."), top)) from None
+
+
+def _with_index(path: str, top: dict[str, msgspec.Raw]) -> str:
+    """``path`` with the place in the array, which the decoder leaves out."""
+    key, dots, _ = path.partition("[...]")
+    if not dots:
+        return path or "metadata"
+    for index, raw in enumerate(_raws.decode(top[key]) if key in top else ()):
+        try:
+            _step.decode(raw)
+        except msgspec.ValidationError as error:
+            return f"{key}[{index}]" + str(error).partition(" - at `$")[2].rstrip("`")
+    return path
+
+
+def _invalid(message: str, field: str, code: str = "invalid-snapshot") -> InvalidSnapshot:
+    return InvalidSnapshot(code, f"{field}: {message}.", field=field)
+
+
+def _pair(head: dict[str, msgspec.Raw], *keys: str) -> bytes:
+    return (
+        b"{" + b",".join(b'"%s":%s' % (key.encode(), bytes(head[key])) for key in keys if key in head) + b"}"
+    )
+
+
+def _status(header: _Header, head: dict[str, msgspec.Raw], scopes: dict[str, Part]) -> bool:
+    """Add the scope ``status``; answer whether the status is Aborted, which is a mark and no scope."""
+    if header.status is None:
+        # Without a status its reason stands for itself, so that it is not lost.
+        if header.abandonReason is not None:
+            scopes["head:abandonReason"] = Part(bytes(head["abandonReason"]))
+        return False
+    folded = header.status.casefold()
+    if folded == ABORTED:
+        return True
+    scopes["status"] = Part(_pair(head, "status", "abandonReason"), STATUS_RANK.get(folded, 1))
+    return False
+
+
+def _add_step(scopes: dict[str, Part], phase: int, step: _Step, value: bytes) -> None:
+    """Add a step under its key: uniqueStepId of singleStep, else of reportStep, else its own content."""
+    single, report = step.singleStep, step.reportStep
+    key = (single and single.uniqueStepId) or (report and report.uniqueStepId)
+    scope = f"step:{key}" if key else f"step:#{digest(0, value).hex()}"
+    body = single or report
+    time = None
+    refs = NO_REFS
+    if body is not None:
+        time = body.updated or body.cancelled or body.completed or body.started
+        if report is not None:
+            refs = _refs_within(decode(value))
+        elif body.valueResourceIds or body.noteResourceFilenames:
+            refs = Refs(_ref_items(body.valueResourceIds), _ref_items(body.noteResourceFilenames))
+    known = scopes.get(scope)
+    if known is None or known.phase <= phase:
+        scopes[scope] = Part(value, phase, time, refs)
+
+
+def _ref_items(items: Any) -> tuple[str, ...]:
+    """Items as canonical JSON text; empty objects (the specification's examples show them) say nothing."""
+    if not isinstance(items, list):
+        return ()
+    return tuple(
+        dict.fromkeys(_encode(item, order="sorted").decode() for item in items if item not in (None, {}))
+    )
+
+
+def _refs_within(value: Any) -> Refs:
+    """References of a step and of everything nested in it: children of a form may stand in reportStep."""
+    values: dict[str, None] = {}
+    notes: dict[str, None] = {}
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, dict):
+            values.update(dict.fromkeys(_ref_items(item.get("valueResourceIds"))))
+            notes.update(dict.fromkeys(_ref_items(item.get("noteResourceFilenames"))))
+            pending.extend(reversed(list(item.values())))
+        elif isinstance(item, list):
+            pending.extend(reversed(item))
+    return Refs(tuple(values), tuple(notes))
+
+
+def _read_envelope(top: dict[str, msgspec.Raw]) -> dict[str, Any]:
+    raw = top.get("sync")
+    if raw is None:
+        return {}
+    try:
+        envelope = _envelope.decode(raw)
+    except msgspec.ValidationError as error:
+        message, _, where = str(error).partition(" - at `$")
+        raise _invalid(message, "sync" + where.rstrip("`"), "invalid-envelope") from None
+    if envelope is None or (envelope.installId is None and envelope.pushSeq is None):
+        return {}
+    if envelope.installId is None or not _UUID.fullmatch(envelope.installId):
+        raise InvalidSnapshot("invalid-envelope", "sync.installId must be a UUID.", field="sync.installId")
+    if envelope.pushSeq is None or not 1 <= envelope.pushSeq < 2**63:
+        raise InvalidSnapshot(
+            "invalid-envelope", "sync.pushSeq must be an integer from 1.", field="sync.pushSeq"
+        )
+    sent_at = None
+    if envelope.clientSentAt is not None:
+        sent_at = parse_time(envelope.clientSentAt)
+        if sent_at is None:
+            raise InvalidSnapshot(
+                "invalid-envelope", "sync.clientSentAt must be an RFC 3339 time.", field="sync.clientSentAt"
+            )
+    return {
+        "install_id": envelope.installId.lower(),
+        "push_seq": envelope.pushSeq,
+        "base": envelope.base,
+        "sent_at": sent_at,
+        "confirm": frozenset(envelope.confirm or ()),
+    }

@@ -1,0 +1,130 @@
+"""Values of scopes: when two are equal, how one is named by a digest, and what a time means.
+
+Two values are equal if their parsed JSON is: key order ignored, null members dropped, numbers compared
+as doubles, known time keys as instants. Stored bytes always stay as they were sent.
+"""
+
+import hashlib
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+#: Members whose strings are times: the specification's, at any level.
+TIME_KEYS = frozenset({"created", "updated", "modified", "started", "completed", "cancelled"})
+#: A member whose own keys are times.
+TIMED_EVENTS = "timeEvents"
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_plain = msgspec.json.Decoder()
+_canonical_encoder = msgspec.json.Encoder(order="sorted")
+
+
+@lru_cache(maxsize=4096)
+def parse_time(text: str) -> int | None:
+    """Microseconds since the epoch, or None if ``text`` is no time. Without a zone it is UTC.
+
+    Accepts ISO 8601 and, as some clients of the primary specification write, slashes in the date.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        if "/" not in text[:10]:
+            return None
+        try:
+            moment = datetime.fromisoformat(text[:10].replace("/", "-") + text[10:])
+        except ValueError:
+            return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    delta = moment - _EPOCH
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+def format_time(microseconds: int) -> str:
+    """RFC 3339 in UTC with milliseconds, as in ``2021-10-01T12:48:13.824Z``."""
+    seconds, fraction = divmod(microseconds, 1_000_000)
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{fraction // 1000:03d}Z"
+
+
+def equal(phase: int, value: bytes, other_phase: int, other: bytes) -> bool:
+    """Whether two (phase, value) pairs say the same."""
+    return phase == other_phase and (value == other or _normal_of(value) == _normal_of(other))
+
+
+def digest(phase: int, value: bytes) -> bytes:
+    """12 bytes that are the same exactly for equal (phase, value) pairs."""
+    hasher = hashlib.blake2b(digest_size=12)
+    hasher.update(b"%d" % phase)
+    hasher.update(_canonical_encoder.encode(_normal_of(value)))
+    return hasher.digest()
+
+
+def document_hash(document: dict[str, Any]) -> bytes:
+    """16 bytes naming a body: canonical JSON (sorted keys, integral numbers without fraction) less ``sync``.
+
+    ``document`` comes from :func:`decode_document`, which has already made its numbers canonical.
+    """
+    if "sync" in document:
+        document = {key: value for key, value in document.items() if key != "sync"}
+    return hashlib.blake2b(_canonical_encoder.encode(document), digest_size=16).digest()
+
+
+def _canonical_number(text: str) -> float | int:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError("Number out of range")
+    # 1.0 and 1 are one number to every JSON library that re-serialises a body.
+    return int(number) if number.is_integer() and abs(number) < 2**53 else number
+
+
+_document_decoder = msgspec.json.Decoder(float_hook=_canonical_number)
+
+
+def decode_document(body: bytes) -> Any:
+    """Decode a whole body, checking everything that a raw slice would hide until it is read.
+
+    Raises:
+        msgspec.DecodeError, UnicodeDecodeError, RecursionError: it is no JSON that can be kept.
+    """
+    return _document_decoder.decode(body)
+
+
+def decode(value: bytes) -> Any:
+    """Decode a stored value."""
+    return _plain.decode(value)
+
+
+def _normal_of(value: bytes) -> Any:
+    return _normal(_plain.decode(value), "")
+
+
+def _normal(value: Any, key: str) -> Any:
+    if isinstance(value, str):
+        if key in TIME_KEYS:
+            instant = parse_time(value)
+            if instant is not None:
+                return f"\0{instant}"
+        return value
+    if isinstance(value, dict):
+        if key == TIMED_EVENTS:
+            return {_normal_time(name): _normal(item, "") for name, item in value.items() if item is not None}
+        return {name: _normal(item, name) for name, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_normal(item, "") for item in value]
+    if isinstance(value, int) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            return str(value)
+    # Python holds that True == 1.0; JSON does not.
+    if isinstance(value, bool):
+        return "\0true" if value else "\0false"
+    return value
+
+
+def _normal_time(name: str) -> str:
+    instant = parse_time(name)
+    return name if instant is None else f"\0{instant}"
