@@ -86,6 +86,8 @@ def create_app(settings: Settings | None = None) -> Litestar:
         request_max_body_size=settings.max_quarantine_bytes,
         cors_config=_cors(settings),
         openapi_config=_openapi(settings),
+        # The framework's own configuration would set the root logger to INFO, whatever our setting says.
+        logging_config=None,
     )
 
 

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 import httpx
 import msgspec
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -323,22 +324,15 @@ def _differences(member: Member, served: Mapping[str, Document], fieldwork: Fiel
 def _print_result(
     console: Console, fieldwork: Fieldwork, served: Mapping[str, Document], verdict: Verdict
 ) -> None:
-    table = Table(title="\nAfter everybody has synced", title_justify="left", title_style="bold")
-    table.add_column("")
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("tablet", no_wrap=True)
     for name in (
-        "sent",
-        "accepted",
-        "merged",
-        "re-\nplayed",
-        "lost\nrequests",
-        "lost\nreplies",
-        "sent\ntwice",
+        *("sent", "accepted", "merged", "re-\nplayed", "lost\nrequests", "lost\nreplies", "sent\ntwice"),
+        *("jobs", "con-\nflicts"),
     ):
-        table.add_column(name, justify="right")
-    for name in ("jobs", "con-\nflicts"):
-        table.add_column(name, justify="right")
-    table.add_column("content")
-    table.add_column("as the\nserver")
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("content", no_wrap=True)
+    table.add_column("against\nserver", no_wrap=True)
     for member in fieldwork.crew:
         table.add_row(*_tablet_row(member, verdict))
     table.add_section()
@@ -346,6 +340,7 @@ def _print_result(
     table.add_row(
         "server", *[""] * 7, str(len(served)), str(conflicts), fingerprint(served), "", style="bold"
     )
+    console.print("\n[bold]After everybody has synced[/]\n")
     console.print(table)
 
     aborted = served.get(fieldwork.aborted.client_job_id)
@@ -368,7 +363,7 @@ def _tablet_row(member: Member, verdict: Verdict) -> list[str]:
     accepted = sum(counts[action] for action in ("created", "merged", "unchanged", "recorded"))
     wrong = len(verdict.differences[tablet.name])
     return [
-        f"tablet {tablet.name}",
+        tablet.name,
         *(str(number) for number in (counts["sent"], accepted, counts["merged"], counts["replayed"])),
         *(str(network[name]) for name in ("lost requests", "lost replies", "duplicates")),
         str(len(tablet.jobs)),

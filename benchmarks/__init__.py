@@ -1,0 +1,1 @@
+"""Benchmarks: what a sync costs, beside the same server answering without storing."""
