@@ -56,7 +56,9 @@ class Server:
 def machine() -> str:
     """The machine's shape: cores, memory, interpreter; never its name."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()}, Python {platform.python_version()}"
+    return (
+        f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()}, Python {platform.python_version()}"
+    )
 
 
 def free_port() -> int:
@@ -81,7 +83,9 @@ def initialise(data: Path, environment: dict[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def serving(data: Path, secrets: dict[str, str], environment: dict[str, str], factory: str = "") -> Iterator[Server]:
+def serving(
+    data: Path, secrets: dict[str, str], environment: dict[str, str], factory: str = ""
+) -> Iterator[Server]:
     """A server on ``data``; ``factory`` serves another application than the product's."""
     port = free_port()
     environment = {**environment, "FIELDSYNC_LOG_LEVEL": "warning"}

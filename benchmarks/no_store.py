@@ -1,28 +1,33 @@
-"""The same server with one more route: checks the token, decodes the same body, and answers without storing."""
+"""The same server, answering a sync without storing it: token, body and parsing, and nothing after."""
 
-from litestar import Litestar, Response, post
+from litestar.types import Receive, Scope, Send
 
-from server.app import create_app
-from server.http import json_response
-from server.jobs.intake import JobRequest
+from server.app import Application, create_app
+from server.auth.authority import Authority
+from server.jobs.sync import BasicSync, read_body
+from server.settings import Settings
+from sync.ingest import Ingest
 from sync.snapshot import parse
 
 
-@post(
-    "/bench/noStore",
-    status_code=200,
-    opt={"policy": "Workflow_Execute"},
-    tags=["Benchmark"],
-    summary="Decode and answer",
-)
-async def no_store(request: JobRequest) -> Response[bytes]:
-    """Everything a sync does but the merge and the storage."""
-    snapshot = parse(await request.body())
-    return json_response(snapshot.body)
+class NoStore(BasicSync):
+    """Everything a sync does but the merge, the storage and the answer of the merged job."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._authority.admit(scope["headers"], "Workflow_Execute")
+        body = await read_body(receive, self._hard_limit)
+        snapshot = parse(body or b"")
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(snapshot.body))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": snapshot.body, "more_body": False})
 
 
-def create() -> Litestar:
-    """The application with the extra route."""
-    app = create_app()
-    app.register(no_store)
+def create() -> Application:
+    """The application with syncs answered by :class:`NoStore`."""
+    settings = Settings.from_environment()
+    app = create_app(settings)
+    product = app.basic_sync
+    authority: Authority = product._authority
+    ingest: Ingest = product._ingest
+    app.basic_sync = NoStore(authority, ingest, settings)
     return app

@@ -66,7 +66,7 @@ def fill(connection: Connection, first: int, count: int, template: Job, bodies: 
     team_id = connection.execute(teams.select().with_only_columns(teams.c.team_id)).scalars().first()
     assert team_id is not None
     view, edits = template.view, pack(template)
-    rows: dict[str, list[dict[str, Any]]] = {"jobs": [], "snapshots": [], "pushes": []}
+    rows: dict[str, list[Any]] = {"jobs": [], "snapshots": [], "pushes": []}
     ids = []
     for number in range(first, first + count):
         suffix = f"{number:012x}"
@@ -80,41 +80,56 @@ def fill(connection: Connection, first: int, count: int, template: Job, bodies: 
             return blob
 
         rows["jobs"].append(
-            {
-                "team_id": team_id,
-                "job_id": job_id,
-                "client_job_id": client_job_id,
-                "rev": template.rev,
-                "owner_id": f"user-{number % 100}",
-                "workflow_id": f"workflow-{number % 20}",
-                "finished": False,
-                "created_at": _STARTED_US,
-                "modified_at": template.modified_at,
-                "deleted_at": None,
-                "format": FORMAT,
-                "view": renamed(view),
-                "edits": renamed(edits),
-            }
+            jobs.JobWrite(
+                team_id=team_id,
+                job_id=job_id,
+                client_job_id=client_job_id,
+                rev=template.rev,
+                owner_id=f"user-{number % 100}",
+                workflow_id=f"workflow-{number % 20}",
+                finished=False,
+                created_at=_STARTED_US,
+                modified_at=template.modified_at,
+                deleted_at=None,
+                format=FORMAT,
+                view=renamed(view),
+                edits=renamed(edits),
+            )
         )
         for seq, body in enumerate(bodies, start=1):
             body_hash = number.to_bytes(12, "big") + seq.to_bytes(4, "big")
-            common = {"team_id": team_id, "received_at": _STARTED_US, "clock_offset": 0, "body_hash": body_hash}
+            common = {
+                "team_id": team_id,
+                "received_at": _STARTED_US,
+                "clock_offset": 0,
+                "body_hash": body_hash,
+            }
             rows["snapshots"].append(
-                {
-                    **common,
-                    "job_id": job_id,
-                    "snapshot_id": f"{_STARTED_US // 1000:012x}{number:08x}{seq:04x}",
-                    "rev": seq,
-                    "install_id": install,
-                    "push_seq": seq,
-                    "size": len(body),
-                    "body": compress(renamed(body)),
-                }
+                snapshots.SnapshotWrite(
+                    **{
+                        **common,
+                        "job_id": job_id,
+                        "snapshot_id": f"{_STARTED_US // 1000:012x}{number:08x}{seq:04x}",
+                        "rev": seq,
+                        "install_id": install,
+                        "push_seq": seq,
+                        "size": len(body),
+                        "body": compress(renamed(body)),
+                    }
+                )
             )
             rows["pushes"].append(
-                {**common, "install_id": install, "push_seq": seq, "client_job_id": client_job_id, "rev": seq}
+                pushes.PushWrite(
+                    **{
+                        **common,
+                        "install_id": install,
+                        "push_seq": seq,
+                        "client_job_id": client_job_id,
+                        "rev": seq,
+                    }
+                )
             )
-    jobs.insert(connection, rows["jobs"])
+    jobs.write(connection, rows["jobs"])
     if bodies:
         snapshots.insert(connection, rows["snapshots"])
         pushes.insert(connection, rows["pushes"])

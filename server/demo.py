@@ -211,7 +211,7 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Being terminated stops the server too, as an interrupt does."""
+    """Being terminated, or losing the terminal, stops the server too, as an interrupt does."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
@@ -219,11 +219,12 @@ def _terminable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    former = signal.signal(signal.SIGTERM, interrupt)
+    former = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, former)
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def _wait_until_ready(server: subprocess.Popen[bytes], base_url: str, data: Path) -> None:

@@ -64,8 +64,8 @@ STATUS: dict[type[Exception], int] = {
 RETRY_LATER = {408, 425, 429, 500, 502, 503, 504}
 
 
-def problem_response(problem: Problem) -> Response[bytes]:
-    """The answer for ``problem``, with ``code`` and ``retry``."""
+def problem_parts(problem: Problem) -> tuple[bytes, dict[str, str]]:
+    """Body and headers of the answer for ``problem``, with ``code`` and ``retry``."""
     retry = "later" if problem.status in RETRY_LATER else "never"
     headers = dict(problem.headers)
     if retry == "later":
@@ -81,9 +81,13 @@ def problem_response(problem: Problem) -> Response[bytes]:
     if problem.field is not None:
         body["field"] = problem.field
     body.update(problem.extra)
-    return Response(
-        msgspec.json.encode(body), status_code=problem.status, media_type=PROBLEM, headers=headers
-    )
+    return msgspec.json.encode(body), headers
+
+
+def problem_response(problem: Problem) -> Response[bytes]:
+    """The answer for ``problem``."""
+    body, headers = problem_parts(problem)
+    return Response(body, status_code=problem.status, media_type=PROBLEM, headers=headers)
 
 
 def to_problem(error: Exception) -> Problem:

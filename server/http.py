@@ -53,7 +53,6 @@ def with_etag(request: Request[Any, Any, Any], body: bytes, etag: str) -> Respon
     return json_response(body, headers)
 
 
-def wants_minimal(request: Request[Any, Any, Any]) -> bool:
-    """Whether the caller prefers an answer without the job (RFC 7240, ``return=minimal``)."""
-    prefer = request.headers.get("prefer")
+def prefers_minimal(prefer: str | None) -> bool:
+    """Whether a Prefer header asks for an answer without the job (RFC 7240, ``return=minimal``)."""
     return prefer is not None and "return=minimal" in prefer.replace(" ", "").lower()

@@ -12,6 +12,7 @@ when the call returns.
 
 import asyncio
 import os
+import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -48,6 +49,7 @@ class Database:
         self.is_sqlite = url.get_backend_name() == "sqlite"
         self._reader: AsyncEngine
         self._writer: Engine | None = None
+        self._writing: Connection | None = None
         self._thread: ThreadPoolExecutor | None = None
         if self.is_sqlite:
             self._open_sqlite()
@@ -107,8 +109,14 @@ class Database:
 
     def _write_sqlite(self, work: Callable[..., T], args: tuple[Any, ...]) -> T:
         assert self._writer is not None
-        with self._writer.begin() as connection:
-            return work(connection, *args)
+        if self._writing is None:
+            self._writing = self._writer.connect()
+        try:
+            with self._writing.begin():
+                return work(self._writing, *args)
+        except (OSError, sqlite3.Error) as error:
+            # Statements of the hot path go to the driver, past SQLAlchemy's own translation.
+            raise _translated(error) from error
 
     async def migrate(self) -> None:
         """Bring the schema up to this version."""
@@ -127,7 +135,17 @@ class Database:
         await self._reader.dispose()
         if self._thread is not None and self._writer is not None:
             self._thread.shutdown(wait=True)
+            if self._writing is not None:
+                self._writing.close()
             self._writer.dispose()
+
+
+def _translated(error: Exception) -> Exception:
+    if isinstance(error, sqlite3.IntegrityError):
+        return Contended(str(error))
+    if isinstance(error, sqlite3.OperationalError | OSError):
+        return Unavailable(str(error))
+    return error
 
 
 def _ping(connection: Connection) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Literal
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from storage.database import Connection
@@ -21,19 +22,23 @@ from storage.queries import jobs as job_queries
 from storage.queries import pushes as push_queries
 from storage.queries import quarantine as quarantine_queries
 from storage.queries import snapshots as snapshot_queries
+from storage.queries.events import EventWrite
+from storage.queries.jobs import JobWrite
+from storage.queries.pushes import PushWrite
+from storage.queries.snapshots import SnapshotWrite
 from sync import merge
 from sync.bodies import compress, decompress
 from sync.edits import FORMAT, SERVER, Job, pack, unpack
 from sync.errors import Conflict, Forbidden, Gone, NotFound, PreconditionFailed, SyncError
 from sync.etag import format_etag, matches, parse_etag
 from sync.snapshot import Part, Snapshot, parse
+from sync.values import same_document
 from sync.view import completed, finished, text_of
 
 Action = Literal["created", "merged", "unchanged", "recorded"]
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(Struct, frozen=True):
     """Who pushes: a user or a client of a team. ``own_work_only``: a field worker, who writes its own jobs."""
 
     team_id: int
@@ -42,8 +47,7 @@ class Caller:
     own_work_only: bool
 
 
-@dataclass(frozen=True, slots=True)
-class PushItem:
+class PushItem(Struct, frozen=True):
     """A snapshot to apply. ``received_at`` in microseconds; ``if_match`` as in the header."""
 
     caller: Caller
@@ -56,8 +60,7 @@ class PushItem:
         return self.snapshot.client_job_id
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeItem:
+class ChangeItem(Struct, frozen=True):
     """An operator's change to one job.
 
     Attributes:
@@ -79,8 +82,7 @@ class ChangeItem:
     skip_finished: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RefusedItem:
+class RefusedItem(Struct, frozen=True):
     """A payload that did not even parse, for quarantine."""
 
     caller: Caller
@@ -93,8 +95,7 @@ class RefusedItem:
 Item = PushItem | ChangeItem | RefusedItem
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
+class Applied(Struct, frozen=True):
     """What became of an item; answers are built from it after the commit.
 
     Attributes:
@@ -135,9 +136,9 @@ class _Working:
 class _Writes:
     """Rows to write at the end."""
 
-    snapshots: list[dict[str, Any]] = field(default_factory=list)
-    pushes: list[dict[str, Any]] = field(default_factory=list)
-    events: list[dict[str, Any]] = field(default_factory=list)
+    snapshots: list[SnapshotWrite] = field(default_factory=list)
+    pushes: list[PushWrite] = field(default_factory=list)
+    events: list[EventWrite] = field(default_factory=list)
     quarantine: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -214,12 +215,10 @@ class _TeamBatch:
             )
         pushes = [item.snapshot for item in items if isinstance(item, PushItem)]
         numbers = [
-            (snapshot.install_id, snapshot.client_job_id, snapshot.push_seq)
-            for snapshot in pushes
-            if snapshot.install_id is not None
+            (snapshot.install_id, snapshot.push_seq) for snapshot in pushes if snapshot.install_id is not None
         ]
         if numbers:
-            for push in push_queries.same_or_later(self.connection, self.team_id, numbers):
+            for push in push_queries.known(self.connection, self.team_id, numbers):
                 self.known_pushes[push.install_id, push.push_seq] = (
                     bytes(push.body_hash),
                     push.client_job_id,
@@ -272,11 +271,15 @@ class _TeamBatch:
             abort_value=snapshot.abort_value,
             sent_at=snapshot.sent_at,
             confirm=snapshot.confirm,
-            stated=frozenset() if legacy else self._stated(snapshot, working),
+            stated=self._stated(snapshot, working, job),
             # After a hand-over a field worker's steps still merge, and nothing else.
             header=not (caller.own_work_only and job.rev and working.owner_id != caller.subject_id),
         )
         merged = merge.apply(job, push)
+        if not legacy and job.pushed.get(push.install, 0) < push.seq:
+            # Known even of a push that changed nothing, so that one it overtook is known to be late.
+            pushed = {**merged.job.pushed, push.install: push.seq}
+            merged = merged._replace(job=replace(merged.job, pushed=pushed), stored=True)
         self._take(working, job, merged, item.received_at)
         after = working.job
         assert after is not None
@@ -284,16 +287,16 @@ class _TeamBatch:
         if not legacy:
             self.known_pushes[push.install, push.seq] = (snapshot.body_hash, snapshot.client_job_id)
             self.writes.pushes.append(
-                {
-                    "team_id": self.team_id,
-                    "install_id": push.install,
-                    "push_seq": push.seq,
-                    "client_job_id": snapshot.client_job_id,
-                    "body_hash": snapshot.body_hash,
-                    "rev": after.rev,
-                    "received_at": item.received_at,
-                    "clock_offset": merged.offset,
-                }
+                PushWrite(
+                    self.team_id,
+                    push.install,
+                    push.seq,
+                    snapshot.client_job_id,
+                    snapshot.body_hash,
+                    after.rev,
+                    item.received_at,
+                    merged.offset,
+                )
             )
         else:
             self.known_bodies.add((working.job_id, snapshot.body_hash))
@@ -315,7 +318,9 @@ class _TeamBatch:
             known = self.known_pushes.get((snapshot.install_id, snapshot.push_seq))
             if known is None:
                 return None
-            if known[0] != snapshot.body_hash:
+            if known != (snapshot.body_hash, snapshot.client_job_id) and not self._respelled(
+                snapshot, working, known
+            ):
                 raise Conflict(
                     "install-cloned",
                     "Another body came under this installId and pushSeq: two devices share an identity. "
@@ -327,6 +332,13 @@ class _TeamBatch:
         job = working.job if working else None
         rev = job.rev if job else working.tombstone_rev if working else 0
         return Applied("unchanged", job, rev, self.incarnation, item.received_at, replayed=True)
+
+    def _respelled(self, snapshot: Snapshot, working: _Working | None, known: tuple[bytes, str]) -> bool:
+        """Whether this is the body kept under that hash, its JSON spelled otherwise."""
+        if working is None or known[1] != snapshot.client_job_id:
+            return False
+        body = self._body(working.job_id, known[0])
+        return body is not None and same_document(body, snapshot.body)
 
     def _base(self, snapshot: Snapshot, job: Job | None) -> tuple[int, bool]:
         """The revision the install had seen, and whether its base is not one of ours."""
@@ -350,26 +362,31 @@ class _TeamBatch:
             created_at=item.received_at,
         )
 
-    def _stated(self, snapshot: Snapshot, working: _Working) -> frozenset[str]:
+    def _stated(self, snapshot: Snapshot, working: _Working, job: Job) -> frozenset[str]:
         """Scopes that later pushes of this install, which overtook this one, have stated."""
-        stated: set[str] = set()
-        for (install, seq), (body_hash, client_job_id) in self.known_pushes.items():
-            if (
-                install == snapshot.install_id
-                and seq > snapshot.push_seq
-                and client_job_id == snapshot.client_job_id
-            ):
-                body = self._body(working.job_id, body_hash)
-                if body is not None:
-                    stated.update(parse(body).scopes)
-        return frozenset(stated)
+        install, seq = snapshot.install_id, snapshot.push_seq
+        if install is None or job.pushed.get(install, 0) <= seq:
+            return frozenset()
+        hashes = {
+            bytes(row.body_hash)
+            for row in push_queries.later(self.connection, self.team_id, install, seq, snapshot.client_job_id)
+        }
+        hashes |= {
+            row.body_hash
+            for row in self.writes.pushes
+            if row.install_id == install
+            and row.push_seq > seq
+            and row.client_job_id == snapshot.client_job_id
+        }
+        bodies = (self._body(working.job_id, body_hash) for body_hash in hashes)
+        return frozenset().union(*(parse(body).scopes for body in bodies if body))
 
     def _body(self, job_id: str, body_hash: bytes) -> bytes | None:
         for row in self.writes.snapshots:
-            if row["job_id"] == job_id and row["body_hash"] == body_hash:
-                return decompress(row["body"])
+            if row.job_id == job_id and row.body_hash == body_hash:
+                return decompress(row.body)
         kept = snapshot_queries.body(self.connection, self.team_id, job_id, body_hash)
-        return None if kept is None else decompress(kept)
+        return decompress(kept) if kept else None
 
     # Operators' changes
 
@@ -415,7 +432,9 @@ class _TeamBatch:
         working.tombstone_rev = job.rev + 1
         working.stored = working.stamped = True
         self._event("job.deleted", job, working.tombstone_rev, item.received_at)
-        self.writes.snapshots = [row for row in self.writes.snapshots if row["job_id"] != job.job_id]
+        self.writes.snapshots = [
+            row._replace(body=b"") if row.job_id == job.job_id else row for row in self.writes.snapshots
+        ]
         return Applied("merged", None, working.tombstone_rev, self.incarnation, item.received_at)
 
     # Both
@@ -446,15 +465,7 @@ class _TeamBatch:
 
     def _event(self, kind: str, job: Job, rev: int, received_at: int) -> None:
         self.writes.events.append(
-            {
-                "team_id": self.team_id,
-                "event_id": new_id(),
-                "type": kind,
-                "job_id": job.job_id,
-                "client_job_id": job.client_job_id,
-                "rev": rev,
-                "created_at": received_at,
-            }
+            EventWrite(self.team_id, new_id(), kind, job.job_id, job.client_job_id, rev, received_at)
         )
 
     def _keep_body(
@@ -462,19 +473,19 @@ class _TeamBatch:
     ) -> None:
         assert working.job is not None
         self.writes.snapshots.append(
-            {
-                "team_id": self.team_id,
-                "job_id": working.job_id,
-                "body_hash": body_hash,
-                "snapshot_id": new_id(),
-                "rev": working.job.rev,
-                "install_id": push.install,
-                "push_seq": None if push.legacy else push.seq,
-                "received_at": push.received_at,
-                "clock_offset": offset,
-                "size": len(body),
-                "body": compress(body),
-            }
+            SnapshotWrite(
+                self.team_id,
+                working.job_id,
+                body_hash,
+                new_id(),
+                working.job.rev,
+                push.install,
+                None if push.legacy else push.seq,
+                push.received_at,
+                offset,
+                len(body),
+                compress(body),
+            )
         )
 
     def _quarantine(self, item: PushItem | RefusedItem, error: SyncError) -> None:
@@ -502,52 +513,50 @@ class _TeamBatch:
     # Writing
 
     def _write(self) -> None:
-        stored = [working for working in self.jobs.values() if working.stored]
-        # A job created and deleted within one batch leaves its tombstone.
-        new = [self._row(working) for working in stored if not working.exists]
-        old = [self._row(working) for working in stored if working.exists]
-        if new:
-            job_queries.insert(self.connection, new)
-        if old:
-            for row in old:
-                row["b_team_id"], row["b_job_id"] = row.pop("team_id"), row.pop("job_id")
-                del row["client_job_id"], row["created_at"]
-            job_queries.rewrite(self.connection, old)
-        deleted = [working.job_id for working in stored if working.deleted_at is not None and working.exists]
+        stored = [(name, working) for name, working in self.jobs.items() if working.stored]
+        if stored:
+            # In the order of their ids, as they were locked: two transactions never wait for each other.
+            stored.sort(key=lambda pair: pair[0])
+            job_queries.write(self.connection, [self._row(name, working) for name, working in stored])
+        deleted = [working.job_id for _, working in stored if working.deleted_at is not None]
         if deleted:
-            snapshot_queries.drop_of_job(self.connection, self.team_id, deleted)
+            snapshot_queries.drop_bodies(self.connection, self.team_id, deleted)
         if self.writes.snapshots:
             snapshot_queries.insert(self.connection, self.writes.snapshots)
         if self.writes.pushes:
-            push_queries.insert(self.connection, self.writes.pushes)
+            push_queries.insert(self.connection, sorted(self.writes.pushes))
         if self.writes.events:
             event_queries.insert(self.connection, self.writes.events)
         if self.writes.quarantine:
             quarantine_queries.put(self.connection, self.writes.quarantine)
-        stamped = [working.job_id for working in stored if working.stamped]
+        stamped = [working.job_id for _, working in stored if working.stamped]
         if stamped:
             feed_queries.stamp(self.connection, self.team_id, stamped)
 
-    def _row(self, working: _Working) -> dict[str, Any]:
+    def _row(self, client_job_id: str, working: _Working) -> JobWrite:
         job = working.job
-        client_job_id = (
-            job.client_job_id if job else next(key for key, value in self.jobs.items() if value is working)
+        if job is None:
+            deleted_at = working.deleted_at or 0
+            rev = working.tombstone_rev
+            return JobWrite(
+                *(self.team_id, working.job_id, client_job_id, rev, working.owner_id, None, True),
+                *(working.created_at, deleted_at, deleted_at, FORMAT, b"", b""),
+            )
+        return JobWrite(
+            self.team_id,
+            working.job_id,
+            client_job_id,
+            job.rev,
+            _clean(working.owner_id) if working.owner_id else None,
+            _clean(text_of(job, "head:workflowId") or "") or None,
+            finished(job),
+            working.created_at,
+            job.modified_at,
+            None,
+            FORMAT,
+            job.view,
+            pack(job),
         )
-        return {
-            "team_id": self.team_id,
-            "job_id": working.job_id,
-            "client_job_id": client_job_id,
-            "rev": job.rev if job else working.tombstone_rev,
-            "owner_id": _clean(working.owner_id) if working.owner_id else None,
-            "workflow_id": _clean(text_of(job, "head:workflowId") or "") or None if job else None,
-            "finished": finished(job) if job else True,
-            "created_at": working.created_at,
-            "modified_at": job.modified_at if job else working.deleted_at,
-            "deleted_at": working.deleted_at,
-            "format": FORMAT,
-            "view": job.view if job else b"",
-            "edits": pack(job) if job else b"",
-        }
 
 
 def _server_push(job: Job, item: ChangeItem, scopes: Mapping[str, Part]) -> merge.Push:

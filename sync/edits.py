@@ -47,6 +47,7 @@ class Edit(msgspec.Struct, frozen=True, gc=False):
 class Former(msgspec.Struct, frozen=True, gc=False):
     """The last superseded edit of an install in a scope: what it is remembered to have written."""
 
+    install: str
     seq: int
     rev: int
     ts: int
@@ -60,14 +61,14 @@ class Scope(msgspec.Struct, frozen=True):
     Attributes:
         live: edits that no other supersedes, greatest first: the first one is shown.
         changed: the revision at which what the view shows of it last changed.
-        formers: install -> its last superseded edit.
+        formers: of each install its last superseded edit.
         shown: (revision, digest) of what was shown before, from that revision on; oldest first.
         unshown: digests of superseded values that were written here and never shown.
     """
 
     live: tuple[Edit, ...]
     changed: int
-    formers: dict[str, Former] = {}
+    formers: tuple[Former, ...] = ()
     shown: tuple[tuple[int, bytes], ...] = ()
     unshown: tuple[bytes, ...] = ()
 
@@ -83,7 +84,10 @@ class Scope(msgspec.Struct, frozen=True):
         for edit in self.live:
             if edit.install == install:
                 return edit
-        return self.formers.get(install)
+        for former in self.formers:
+            if former.install == install:
+                return former
+        return None
 
 
 class Mark(msgspec.Struct, frozen=True, gc=False):
@@ -103,9 +107,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         aborted: the abort mark.
         reopened: the revision of the last reopen; 0: never.
         legacy_status: legacy install -> digest of the status it last sent.
+        pushed: install -> the greatest pushSeq applied to this job.
         writers: users who created the job or were ever assigned it.
         modified_at: when the view last changed.
-        view: the document shown; ``spans`` says where shown values stand in it.
+        view: the document shown; ``spans`` says where shown values stand in it, ``resources`` which
+            photos and files it refers to (None: not looked up yet).
     """
 
     job_id: str
@@ -119,11 +125,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     aborted: Mark | None = None
     reopened: int = 0
     legacy_status: dict[str, bytes] = {}
+    pushed: dict[str, int] = {}
     writers: tuple[str, ...] = ()
     created_at: int = 0
     modified_at: int = 0
     view: bytes = b""
     spans: dict[str, tuple[int, int]] = {}
+    resources: tuple[str, ...] | None = None
 
 
 def pack(job: Job) -> bytes:
@@ -131,25 +139,33 @@ def pack(job: Job) -> bytes:
     installs: dict[str, int] = {}
     stamps: dict[tuple[str, int, int, int], int] = {}
     rows: list[Any] = []
+    spans = job.spans
     for name, scope in job.scopes.items():
         live: list[Any] = []
-        for index, edit in enumerate(scope.live):
+        for edit in scope.live:
             stamp = (edit.install, edit.seq, edit.base, edit.rev)
             place = stamps.get(stamp)
             if place is None:
                 place = stamps[stamp] = len(stamps)
-                if edit.install not in installs:
-                    installs[edit.install] = len(installs)
+                installs.setdefault(edit.install, len(installs))
             value: Any = edit.value
-            if index == 0 and len(value) >= _MIN_SPAN:
-                value = job.spans.get(name, value)
-            live.append((place, edit.ts, edit.phase, value, edit.refs if edit.refs != NO_REFS else None))
-        former = None
-        if scope.formers:
-            former = []
-            for install, last in scope.formers.items():
-                index = installs.setdefault(install, len(installs))
-                former.append((index, last.seq, last.rev, last.ts, last.phase, last.digest))
+            if not live and len(value) >= _MIN_SPAN:
+                value = spans.get(name, value)
+            live.append((place, edit.ts, edit.phase, value, None if edit.refs is NO_REFS else edit.refs))
+        if not scope.formers:
+            rows.append((name, scope.changed, live, None, scope.shown or None, None))
+            continue
+        former = [
+            (
+                installs.setdefault(last.install, len(installs)),
+                last.seq,
+                last.rev,
+                last.ts,
+                last.phase,
+                last.digest,
+            )
+            for last in scope.formers
+        ]
         rows.append((name, scope.changed, live, former, scope.shown or None, scope.unshown or None))
     mark = job.aborted
     return _packer.encode(
@@ -172,9 +188,13 @@ def unpack(
     edits: bytes, view: bytes, *, job_id: str, client_job_id: str, rev: int, created_at: int, modified_at: int
 ) -> Job:
     """The job of a stored row."""
-    (team, created_by, created, updated), (reopened, mark, legacy, writers), installs, stamps, rows = _unpack(
-        edits
-    )
+    (
+        (team, created_by, created, updated),
+        (reopened, mark, legacy, writers, pushed),
+        installs,
+        stamps,
+        rows,
+    ) = _unpack(edits)
     spans: dict[str, tuple[int, int]] = {}
     scopes: dict[str, Scope] = {}
     for name, changed, live_rows, former_rows, shown, unshown in rows:
@@ -197,10 +217,10 @@ def unpack(
                     Refs(tuple(refs[0]), tuple(refs[1])) if refs else NO_REFS,
                 )
             )
-        formers = {
-            installs[install]: Former(seq, former_rev, ts, phase, digest)
+        formers = tuple(
+            Former(installs[install], seq, former_rev, ts, phase, digest)
             for install, seq, former_rev, ts, phase, digest in former_rows or ()
-        }
+        )
         scopes[name] = Scope(
             tuple(live),
             changed,
@@ -220,6 +240,7 @@ def unpack(
         aborted=Mark(*mark) if mark else None,
         reopened=reopened,
         legacy_status=legacy,
+        pushed=pushed,
         writers=tuple(writers),
         created_at=created_at,
         modified_at=modified_at,

@@ -9,6 +9,7 @@ greatest is shown and the others stand in ``sync.conflicts``.
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from sync.edits import MAX_FORMER_VALUES, SERVER, Edit, Former, Job, Mark, Scope
@@ -18,9 +19,11 @@ from sync.view import completed, order, render, same_view, shown_value
 
 #: Stands for the rank of Aborted in digests: it is no rank of a status.
 _ABORTED = -1
+#: The status of a reopened job that never had another one than Aborted.
+_RESUMED = Part(b'{"status":"InProgress","abandonReason":null}', 1)
 
 
-class Push(NamedTuple):
+class Push(Struct, frozen=True):
     """One push, its envelope read and its base settled.
 
     Attributes:
@@ -71,12 +74,14 @@ class Merged(NamedTuple):
 def apply(job: Job, push: Push) -> Merged:
     """Apply one push. A job not known before comes as one of revision 0 without scopes."""
     base = push.base
-    candidates = {
-        name: part
-        for name, part in push.scopes.items()
-        if (push.header or name.startswith("step:"))
-        and (_is_legacy_edit(job, push, name, part) if push.legacy else _is_edit(job, push, name, part))
-    }
+    candidates = push.scopes
+    if job.scopes or job.rev:
+        candidates = {
+            name: part
+            for name, part in push.scopes.items()
+            if (push.header or name.startswith("step:"))
+            and (_is_legacy_edit(job, push, name, part) if push.legacy else _is_edit(job, push, name, part))
+        }
     offset, times = _times(push, candidates)
     rev = job.rev + 1
     scopes = dict(job.scopes)
@@ -124,11 +129,12 @@ def reopen(job: Job, received_at: int) -> Merged:
     after = replace(job, aborted=None, reopened=rev, rev=rev, modified_at=received_at)
     status = after.scopes.get("status")
     if status is not None:
-        after = replace(
-            after,
-            scopes={**after.scopes, "status": _changed(status, rev, digest(_ABORTED, job.aborted.value))},
-        )
-    return Merged(render(after), 0, True, True, 0)
+        status = _changed(status, rev, digest(_ABORTED, job.aborted.value))
+    else:
+        # Aborted before it was known: there is no status to go back to.
+        edit = Edit(SERVER, rev, job.rev, rev, received_at, _RESUMED.phase, _RESUMED.value)
+        status = Scope((edit,), rev)
+    return Merged(render(replace(after, scopes={**after.scopes, "status": status})), 0, True, True, 0)
 
 
 def in_sync(job: Job, push: Push) -> bool:
@@ -272,12 +278,12 @@ def _record(name: str, scope: Scope, edit: Edit, hidden: bool) -> Scope:
     for other in scope.live:
         if (other.install == edit.install and other.seq < edit.seq) or other.rev <= edit.base:
             mark = digest(other.phase, other.value)
-            known = formers.get(other.install)
+            known = next((former for former in formers if former.install == other.install), None)
             if known is None or known.seq < other.seq:
-                formers = {
-                    **formers,
-                    other.install: Former(other.seq, other.rev, other.ts, other.phase, mark),
-                }
+                formers = (
+                    *(former for former in formers if former is not known),
+                    Former(other.install, other.seq, other.rev, other.ts, other.phase, mark),
+                )
             if other is not winner or other.value is not was:
                 unshown = (*unshown, mark)[-MAX_FORMER_VALUES:]
         else:

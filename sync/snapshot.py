@@ -6,13 +6,12 @@ the document; scopes are explained in docs/protocol.md).
 """
 
 import re
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgspec
 
 from sync.errors import InvalidSnapshot, MalformedSnapshot, SyncError
-from sync.values import decode, decode_document, digest, document_hash, parse_time
+from sync.values import body_hash, decode, decode_document, digest, parse_time
 
 MAX_DEPTH = 100
 MAX_ID_LENGTH = 128
@@ -53,7 +52,7 @@ class Refs(NamedTuple):
 NO_REFS = Refs()
 
 
-class Part(NamedTuple):
+class Part(msgspec.Struct, frozen=True, gc=False):
     """One scope of a snapshot.
 
     Attributes:
@@ -79,13 +78,12 @@ class Envelope(msgspec.Struct, frozen=True):
     confirm: list[str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """One valid snapshot.
 
     Attributes:
         body: the bytes as they came.
-        body_hash: names the content, whatever its spelling; see :func:`sync.values.document_hash`.
+        body_hash: names the content as it is spelled; see :func:`sync.values.body_hash`.
         scopes: scope -> part. ``aborted`` says that the status was Aborted, which is no scope.
         created, updated: the header's times, raw JSON strings, or None.
         install_id, push_seq, base, sent_at, confirm: the envelope; install_id is None for a legacy snapshot.
@@ -206,7 +204,7 @@ def parse(body: bytes, expected_id: str | None = None) -> Snapshot:
     return Snapshot(
         client_job_id=client_job_id,
         body=body,
-        body_hash=document_hash(document),
+        body_hash=body_hash(top),
         scopes=scopes,
         aborted=aborted,
         abort_value=_pair(head, "status", "abandonReason") if aborted else b"",

@@ -4,18 +4,20 @@ Its members stand in the order of the specification's examples; unknown ones fol
 copied, never decoded and encoded again, but for the two id lists of a step in conflict.
 """
 
-from typing import Any
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from sync.edits import SERVER, Edit, Job, Scope
-from sync.snapshot import CURRENT, FINISHED_RANK
+from sync.snapshot import CANCELLED, COMPLETED, CURRENT, FINISHED_RANK, NO_REFS
 from sync.values import digest, format_time
 
 PHASE_NAMES = ("current", "completed", "cancelled")
 MAX_CONFLICTS = 8
-#: `"2021-10-01T12:48:13.824Z"` with its quotes: `modified` always takes this much room.
-_TIME_SIZE = 26
+#: Where `modified` stands, among the spans of a view. Its time always takes the same room.
+MODIFIED = "modified"
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _items = msgspec.json.Decoder(list[msgspec.Raw] | None)
@@ -69,17 +71,18 @@ def _with_refs(value: bytes, values: tuple[str, ...], notes: tuple[str, ...]) ->
     return _encode(step)
 
 
-def resource_ids(job: Job) -> list[str]:
+def resource_ids(job: Job) -> tuple[str, ...]:
     """Ids of the photos and files that the shown steps refer to, in order, once each."""
-    texts = dict.fromkeys(
-        item
-        for name, scope in job.scopes.items()
-        if name.startswith("step:")
-        for items in shown_refs(scope)
-        for item in items
-        if item.startswith('"')
-    )
-    return [msgspec.json.decode(text) for text in texts]
+    return _resource_ids(job.scopes) if job.resources is None else job.resources
+
+
+def _resource_ids(scopes: dict[str, Scope]) -> tuple[str, ...]:
+    texts: dict[str, None] = {}
+    for scope in scopes.values():
+        if len(scope.live) > 1 or scope.live[0].refs is not NO_REFS:
+            for items in shown_refs(scope):
+                texts.update(dict.fromkeys(items))
+    return tuple(msgspec.json.decode(text) for text in texts if text[0] == '"')
 
 
 def status_value(job: Job) -> bytes | None:
@@ -118,90 +121,153 @@ def text_of(job: Job, scope_name: str, member: str | None = None) -> str | None:
     return value if isinstance(value, str) else None
 
 
-class _Out:
-    """Collects pieces of the document and where scopes' values stand in it."""
-
-    __slots__ = ("pieces", "size", "spans")
-
-    def __init__(self) -> None:
-        self.pieces: list[bytes] = []
-        self.size = 0
-        self.spans: dict[str, tuple[int, int]] = {}
-
-    def add(self, piece: bytes) -> None:
-        self.pieces.append(piece)
-        self.size += len(piece)
-
-    def add_scope(self, name: str, scope: Scope) -> None:
-        value = shown_value(scope)
-        if value is scope.live[0].value:
-            self.spans[name] = (self.size, self.size + len(value))
-        self.add(value)
-
-
 _HEAD_FIRST = ("workflowId", "workflowVersionId", "jobTitle")
-_HEAD_LAST = ("workflowName",)
 _TOP_FIRST = ("hierarchyStack", "packetIds")
-_KNOWN_HEAD = frozenset(f"head:{key}" for key in (*_HEAD_FIRST, *_HEAD_LAST, "abandonReason"))
-_KNOWN_TOP = frozenset(f"top:{key}" for key in _TOP_FIRST)
+_KNOWN = frozenset(
+    (
+        *(f"head:{key}" for key in (*_HEAD_FIRST, "workflowName", "abandonReason")),
+        *(f"top:{key}" for key in _TOP_FIRST),
+    )
+)
+
+_Steps = list[tuple[str, Scope]]
+
+
+class _Sorted(NamedTuple):
+    """A job's scopes by their place in the document."""
+
+    meta: _Steps
+    head: _Steps
+    top: _Steps
+    steps: tuple[_Steps, _Steps, _Steps]
+    contested: _Steps
+
+
+def _sort(job: Job) -> _Sorted:
+    result = _Sorted([], [], [], ([], [], []), [])
+    for item in job.scopes.items():
+        name, scope = item
+        prefix = name[:5]
+        if prefix == "step:":
+            result.steps[scope.live[0].phase].append(item)
+        elif name in _KNOWN:
+            pass
+        elif prefix == "meta:":
+            if scope.live[0].value != b"null":  # an explicit null takes a metadata key away
+                result.meta.append(item)
+        elif prefix == "head:":
+            result.head.append(item)
+        elif prefix[:4] == "top:":
+            result.top.append(item)
+        if len(scope.live) > 1:
+            result.contested.append(item)
+    for steps in result.steps:
+        if len(steps) > 1:
+            steps.sort(key=lambda item: (item[1].live[0].ts, item[0]))
+    return result
 
 
 def render(job: Job) -> Job:
     """``job`` with its view made anew. ``modified_at`` is shown as it is given."""
-    out = _Out()
+    pieces: list[bytes] = []
+    put = pieces.append
+    places: list[tuple[str, int]] = []
     scopes = job.scopes
+    parts = _sort(job)
     status = _raw_members(status_value(job))
     assignee = _raw_members(scopes["assignee"].live[0].value if "assignee" in scopes else None)
-    current, others, completed_steps, cancelled_steps = _arrange(job)
 
-    out.add(b'{"jobId":%s,"metadata":{"clientJobId":%s' % (_encode(job.job_id), _encode(job.client_job_id)))
+    def show(name: str, scope: Scope) -> None:
+        value = shown_value(scope)
+        if value is scope.live[0].value:
+            places.append((name, len(pieces)))
+        put(value)
+
+    def named(name: str, key: str) -> None:
+        scope = scopes.get(name)
+        put(b',"%s":' % key.encode())
+        if scope is None:
+            put(b"null")
+        else:
+            show(name, scope)
+
+    def unknown(items: _Steps, cut: int, separator: bytes = b",") -> None:
+        for name, scope in items:
+            put(separator + _encode(name[cut:]) + b":")
+            show(name, scope)
+            separator = b","
+
+    def listed(steps: _Steps, empty: bytes) -> None:
+        if not steps:
+            put(empty)
+            return
+        separator = b"["
+        for name, scope in steps:
+            put(separator)
+            show(name, scope)
+            separator = b","
+        put(b"]")
+
+    opened: _Steps = parts.steps[CURRENT]
+    current = opened.pop() if opened and not finished(job) else None
+
+    put(b'{"jobId":"%s","metadata":{"clientJobId":%s' % (job.job_id.encode(), _encode(job.client_job_id)))
     for key in _HEAD_FIRST:
-        _named(out, scopes, f"head:{key}", key)
-    out.add(b',"metadata":{')
-    _unknown(out, scopes, "meta:", frozenset(), first=True)
-    out.add(b'},"created":%s' % _encode(job.created[1] if job.created else None))
-    out.add(b',"updated":%s' % _encode(job.updated[1] if job.updated else None))
-    out.add(b',"modified":')
-    out.spans["modified"] = (out.size, out.size + _TIME_SIZE)
-    out.add(b'"%s"' % format_time(job.modified_at).encode())
-    out.add(b',"status":%s,"userId":%s' % (status.get("status", b"null"), assignee.get("userId", b"null")))
-    out.add(b',"currentStep":')
+        named("head:" + key, key)
+    put(b',"metadata":{')
+    unknown(parts.meta, 5, b"")
+    put(
+        b'},"created":%s,"updated":%s,"modified":'
+        % (
+            _encode(job.created[1]) if job.created else b"null",
+            _encode(job.updated[1]) if job.updated else b"null",
+        )
+    )
+    places.append((MODIFIED, len(pieces)))
+    put(b'"%s"' % format_time(job.modified_at).encode())
+    put(
+        b',"status":%s,"userId":%s,"currentStep":'
+        % (status.get("status", b"null"), assignee.get("userId", b"null"))
+    )
     if current is None:
-        out.add(b"null")
+        put(b"null")
     else:
-        out.add_scope(*current)
+        show(*current)
     reason = status.get("abandonReason")
     if reason in (None, b"null") and "head:abandonReason" in scopes:
-        _named(out, scopes, "head:abandonReason", "abandonReason")
+        named("head:abandonReason", "abandonReason")
     else:
-        out.add(b',"abandonReason":%s' % (reason or b"null"))
-    out.add(b',"username":%s' % assignee.get("username", b"null"))
-    for key in _HEAD_LAST:
-        _named(out, scopes, f"head:{key}", key)
-    _unknown(out, scopes, "head:", _KNOWN_HEAD)
-    out.add(b'},"completedSteps":')
-    _steps(out, completed_steps)
-    out.add(b',"cancelledSteps":')
-    _steps(out, cancelled_steps)
-    out.add(b',"team":%s' % _encode(job.team))
+        put(b',"abandonReason":%s' % (reason or b"null"))
+    put(b',"username":%s' % assignee.get("username", b"null"))
+    named("head:workflowName", "workflowName")
+    unknown(parts.head, 5)
+    put(b'},"completedSteps":')
+    listed(parts.steps[COMPLETED], b"null")
+    put(b',"cancelledSteps":')
+    listed(parts.steps[CANCELLED], b"null")
+    put(b',"team":%s' % _encode(job.team))
     for key in _TOP_FIRST:
-        _named(out, scopes, f"top:{key}", key)
-    exclusion = _raw_members(scopes["exclusion"].live[0].value if "exclusion" in scopes else None)
-    out.add(
-        b',"jobExclusion":%s,"excluded":%s'
-        % (exclusion.get("jobExclusion", b"[]"), exclusion.get("excluded", b"false"))
-    )
-    _unknown(out, scopes, "top:", _KNOWN_TOP)
+        named("top:" + key, key)
+    if "exclusion" in scopes:
+        exclusion = _raw_members(scopes["exclusion"].live[0].value)
+        put(b',"jobExclusion":%s,"excluded":%s' % (exclusion["jobExclusion"], exclusion["excluded"]))
+    else:
+        put(b',"jobExclusion":[],"excluded":false')
+    unknown(parts.top, 4)
     # Last, and closed by the last two bytes: an answer adds members of its own before them.
-    out.add(b',"sync":{"conflicts":%s,"openSteps":' % _conflicts(job))
-    _steps(out, others, empty=b"[]")
-    out.add(b',"attachmentsComplete":%s}}' % (b"false" if resource_ids(job) else b"true"))
-    return msgspec.structs.replace(job, view=b"".join(out.pieces), spans=out.spans)
+    put(b',"sync":{"conflicts":%s,"openSteps":' % _conflicts(parts.contested))
+    listed(opened, b"[]")
+    resources = _resource_ids(scopes)
+    put(b',"attachmentsComplete":false}}' if resources else b',"attachmentsComplete":true}}')
+
+    ends = list(accumulate(map(len, pieces)))
+    spans = {name: (ends[place] - len(pieces[place]), ends[place]) for name, place in places}
+    return replace(job, view=b"".join(pieces), spans=spans, resources=resources)
 
 
 def same_view(rendered: Job, other: Job) -> bool:
     """Whether a job just rendered shows the same as another, ``modified`` aside."""
-    start, end = rendered.spans["modified"]
+    start, end = rendered.spans[MODIFIED]
     mine, theirs = rendered.view, other.view
     return len(mine) == len(theirs) and mine[:start] == theirs[:start] and mine[end:] == theirs[end:]
 
@@ -212,64 +278,8 @@ def _raw_members(value: bytes | None) -> dict[str, bytes]:
     return {key: bytes(raw) for key, raw in _members.decode(value).items()}
 
 
-def _named(out: _Out, scopes: dict[str, Scope], name: str, key: str) -> None:
-    scope = scopes.get(name)
-    if scope is None:
-        out.add(b',"%s":null' % key.encode())
-    else:
-        out.add(b',"%s":' % key.encode())
-        out.add_scope(name, scope)
-
-
-def _unknown(
-    out: _Out, scopes: dict[str, Scope], prefix: str, known: frozenset[str], first: bool = False
-) -> None:
-    for name, scope in scopes.items():
-        if not name.startswith(prefix) or name in known:
-            continue
-        if prefix == "meta:" and scope.live[0].value == b"null":
-            continue  # an explicit null takes a metadata key away
-        out.add((b"" if first else b",") + _encode(name[len(prefix) :]) + b":")
-        out.add_scope(name, scope)
-        first = False
-
-
-def _steps(out: _Out, steps: list[tuple[str, Scope]], empty: bytes = b"null") -> None:
-    if not steps:
-        out.add(empty)
-        return
-    separator = b"["
-    for name, scope in steps:
-        out.add(separator)
-        out.add_scope(name, scope)
-        separator = b","
-    out.add(b"]")
-
-
-_Steps = list[tuple[str, Scope]]
-
-
-def _arrange(job: Job) -> tuple[tuple[str, Scope] | None, _Steps, _Steps, _Steps]:
-    """The current step, the other open ones, the completed and the cancelled steps, each by (ts, key)."""
-    phases: tuple[_Steps, _Steps, _Steps] = ([], [], [])
-    for item in job.scopes.items():
-        if item[0].startswith("step:"):
-            phases[item[1].live[0].phase].append(item)
-    for steps in phases:
-        if len(steps) > 1:
-            steps.sort(key=lambda item: (item[1].live[0].ts, item[0]))
-    opened = phases[CURRENT]
-    if opened and not finished(job):
-        return opened[-1], opened[:-1], phases[1], phases[2]
-    return None, opened, phases[1], phases[2]
-
-
-def _conflicts(job: Job) -> bytes:
-    entries = [
-        entry
-        for name, scope in job.scopes.items()
-        if len(scope.live) > 1 and (entry := _conflict(name, scope)) is not None
-    ]
+def _conflicts(contested: _Steps) -> bytes:
+    entries = [entry for name, scope in contested if (entry := _conflict(name, scope)) is not None]
     return _encode(entries) if entries else b"[]"
 
 

@@ -5,14 +5,14 @@ Nothing starts before a test asks for it.
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from functools import partial
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from storage.database import sqlite_url
 from tests.support.app import RunningApp, Team, running_app
-from tests.support.postgres import Postgres, running_postgres
+from tests.support.postgres import Postgres
 from tests.support.process import ServerProcess, serve
 
 BACKENDS = ["sqlite", "postgresql"]
@@ -20,9 +20,10 @@ BACKENDS = ["sqlite", "postgresql"]
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """A PostgreSQL server of this run (with xdist: of this worker)."""
-    with running_postgres() as server:
-        yield server
+    """The PostgreSQL server of this run (with xdist: of this worker)."""
+    server = Postgres()
+    yield server
+    server.stop()
 
 
 @pytest.fixture
@@ -32,32 +33,37 @@ def fresh_postgres(postgres: Postgres) -> str:
 
 
 @pytest.fixture(params=BACKENDS)
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def database_url(request: pytest.FixtureRequest, postgres: Postgres, tmp_path: Path) -> str:
     """The URL of an empty database, once of each kind."""
-    if request.param == "sqlite":
-        return sqlite_url(tmp_path / "fieldsync.db")
-    url: str = request.getfixturevalue("fresh_postgres")
-    return url
-
-
-@pytest.fixture(scope="session", params=BACKENDS)
-def app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
-    """The application, once on each kind of database."""
-    folder = tmp_path_factory.mktemp("app")
-    url = sqlite_url(folder / "fieldsync.db")
-    if request.param == "postgresql":
-        server: Postgres = request.getfixturevalue("postgres")
-        url = server.new_database()
-    with running_app(folder, url) as running:
-        yield running
+    return postgres.new_database() if request.param == "postgresql" else sqlite_url(tmp_path / "fieldsync.db")
 
 
 @pytest.fixture(scope="session")
-def sqlite_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
+def apps(
+    postgres: Postgres, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], RunningApp]]:
+    """The application on a kind of database; the same one whoever asks."""
+    with ExitStack() as running:
+
+        @cache
+        def app_on(backend: str) -> RunningApp:
+            folder = tmp_path_factory.mktemp(f"app-{backend}")
+            url = postgres.new_database() if backend == "postgresql" else sqlite_url(folder / "fieldsync.db")
+            return running.enter_context(running_app(folder, url))
+
+        yield app_on
+
+
+@pytest.fixture(scope="session", params=BACKENDS)
+def app(request: pytest.FixtureRequest, apps: Callable[[str], RunningApp]) -> RunningApp:
+    """The application, once on each kind of database."""
+    return apps(request.param)
+
+
+@pytest.fixture(scope="session")
+def sqlite_app(apps: Callable[[str], RunningApp]) -> RunningApp:
     """The application on SQLite, for what has nothing to do with the database."""
-    folder = tmp_path_factory.mktemp("sqlite-app")
-    with running_app(folder, sqlite_url(folder / "fieldsync.db")) as running:
-        yield running
+    return apps("sqlite")
 
 
 @pytest.fixture
@@ -78,7 +84,7 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
     with ExitStack() as started:
 
         def start(data: Path, **options: object) -> ServerProcess:
-            server = partial(serve, tmp_path)(data, **options)
+            server = serve(tmp_path, data, **options)
             started.callback(server.kill)
             return server
 

@@ -130,7 +130,15 @@ class Authority:
             if isinstance(connection, Request) and connection.method == "OPTIONS":
                 return
             raise RuntimeError(f"the route {handler.handler_name} has no policy")
-        token = _bearer_token(scope["headers"])
+        scope["user"] = await self.admit(scope["headers"], policy)
+
+    async def admit(self, headers: Iterable[tuple[bytes, bytes]], policy: str) -> Principal:
+        """The caller of a request with these headers, if ``policy`` (or any valid token) lets it in.
+
+        Raises:
+            Problem: as :meth:`authorize`.
+        """
+        token = _bearer_token(headers)
         known = self._verified.get(token)
         if (
             known is not None
@@ -144,7 +152,7 @@ class Authority:
             principal = await self._principal(token)
         if policy != ANY_TOKEN and not allows(policy, principal.scopes, principal.permissions):
             raise _forbidden(policy, principal)
-        scope["user"] = principal
+        return principal
 
     async def _principal(self, token: bytes) -> Principal:
         verified = self._verified.get(token)

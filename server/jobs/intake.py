@@ -27,23 +27,35 @@ def received_now() -> int:
 
 
 async def push(request: JobRequest) -> Applied:
-    """Apply the request's body as a snapshot.
+    """Apply the request's body as a snapshot; see :func:`push_body`."""
+    state = request.app.state
+    return await push_body(
+        state.ingest,
+        request.user,
+        await request.body(),
+        request.headers.get("if-match"),
+        state.settings.max_snapshot_bytes,
+    )
+
+
+async def push_body(
+    ingest: Ingest, principal: Principal, body: bytes, if_match: str | None, limit: int
+) -> Applied:
+    """Apply a body as a snapshot.
 
     Raises:
-        Problem: it was refused; ``quarantined`` says whether it is kept for an administrator.
+        SyncError: it was refused; ``quarantined`` says whether it is kept for an administrator.
+        Problem: 412 with the current job.
     """
-    ingest: Ingest = request.app.state.ingest
     received_at = received_now()
-    caller = caller_of(request.user)
-    body = await request.body()
+    caller = caller_of(principal)
+    item: PushItem | RefusedItem
     try:
-        limit = request.app.state.settings.max_snapshot_bytes
         if len(body) > limit:
             raise TooLarge("too-large", f"A snapshot may have {limit:,} bytes; this one has {len(body):,}.")
-        item = PushItem(caller, parse(body), received_at, request.headers.get("if-match"))
+        item = PushItem(caller, parse(body), received_at, if_match)
     except SyncError as error:
-        await submit(ingest, RefusedItem(caller, body, received_at, error))
-        raise AssertionError("a refused item is never applied") from error
+        item = RefusedItem(caller, body, received_at, error)
     return await submit(ingest, item)
 
 

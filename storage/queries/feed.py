@@ -2,23 +2,33 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, update
 
-from storage.queries.statements import upsert_insert
+from storage.queries.statements import Hot, Rows, is_sqlite
 from storage.tables import feed_entries, feeds
 
-_incarnation = select(feeds.c.incarnation).where(feeds.c.team_id == bindparam("team"))
-_bump = (
-    update(feeds)
-    .where(feeds.c.team_id == bindparam("team"))
-    .values(head=feeds.c.head + bindparam("count"))
-    .returning(feeds.c.head)
+_incarnation = Hot(
+    "SELECT incarnation FROM feeds WHERE team_id = ?", "SELECT incarnation FROM feeds WHERE team_id = $1"
+)
+_stamps = Rows(
+    feed_entries,
+    ("team_id", "job_id", "seq"),
+    "ON CONFLICT (team_id, job_id) DO UPDATE SET seq = excluded.seq",
+)
+_bump = Hot(
+    "UPDATE feeds SET head = head + ? WHERE team_id = ? RETURNING head",
+    "UPDATE feeds SET head = head + $1 WHERE team_id = $2 RETURNING head",
 )
 
 
 def incarnation(connection: Connection, team_id: int) -> str:
     """The team's incarnation: the first half of every ETag."""
-    value: str = connection.execute(_incarnation, {"team": team_id}).scalar_one()
+    rows = (
+        _incarnation.on_sqlite(connection, 0, [team_id])
+        if is_sqlite(connection)
+        else _incarnation.on_postgresql(connection, [team_id])
+    )
+    value: str = rows[0][0]
     return value
 
 
@@ -30,15 +40,13 @@ def renew_incarnations(connection: Connection, value: str) -> None:
 def stamp(connection: Connection, team_id: int, job_ids: Sequence[str]) -> int:
     """Bump the team's head and stamp each job once. The head stays locked until the commit, so that
     sequence order is commit order: call this last in the transaction. Answers the new head."""
-    head: int = connection.execute(_bump, {"team": team_id, "count": len(job_ids)}).scalar_one()
-    insert = upsert_insert(connection, feed_entries)
-    connection.execute(
-        insert.on_conflict_do_update(
-            index_elements=[feed_entries.c.team_id, feed_entries.c.job_id], set_={"seq": insert.excluded.seq}
-        ),
-        [
-            {"team_id": team_id, "job_id": job_id, "seq": head - len(job_ids) + index}
-            for index, job_id in enumerate(job_ids, start=1)
-        ],
+    values = [len(job_ids), team_id]
+    rows = (
+        _bump.on_sqlite(connection, 0, values)
+        if is_sqlite(connection)
+        else _bump.on_postgresql(connection, values)
     )
+    head: int = rows[0][0]
+    first = head - len(job_ids) + 1
+    _stamps.insert(connection, [(team_id, job_id, seq) for seq, job_id in enumerate(job_ids, start=first)])
     return head

@@ -1,11 +1,11 @@
 """Jobs: reading them for merging and for showing, writing what the merge made of them."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, select
 
-from storage.queries.statements import padded
+from storage.queries.statements import Hot, Rows, is_sqlite, padded
 from storage.tables import jobs
 
 
@@ -34,45 +34,61 @@ class JobView(NamedTuple):
     view: bytes
 
 
-_columns = [jobs.c[name] for name in JobRow._fields]
 _view_columns = [jobs.c[name] for name in JobView._fields]
 _listed = jobs.c.deleted_at.is_(None)
 
-_lock = (
-    select(*_columns)
-    .where(jobs.c.team_id == bindparam("team"), jobs.c.client_job_id.in_(bindparam("ids", expanding=True)))
-    .order_by(jobs.c.client_job_id)
-    .with_for_update()
+_names = ", ".join(JobRow._fields)
+_lock = Hot(
+    f"SELECT {_names} FROM jobs WHERE team_id = ? AND client_job_id IN ({{row}})",  # noqa: S608
+    f"SELECT {_names} FROM jobs WHERE team_id = $1 AND client_job_id = ANY($2::text[]) "  # noqa: S608
+    "ORDER BY client_job_id FOR UPDATE",
 )
-_insert = jobs.insert()
-_update = (
-    update(jobs)
-    .where(jobs.c.team_id == bindparam("b_team_id"), jobs.c.job_id == bindparam("b_job_id"))
-    .values(
-        {
-            name: bindparam(name)
-            for name in (
-                *("rev", "owner_id", "workflow_id", "finished", "modified_at", "deleted_at"),
-                *("format", "view", "edits"),
-            )
-        }
-    )
+
+
+class JobWrite(NamedTuple):
+    """A job as the merge left it. Columns that never change are ignored where the row exists."""
+
+    team_id: int
+    job_id: str
+    client_job_id: str
+    rev: int
+    owner_id: str | None
+    workflow_id: str | None
+    finished: bool
+    created_at: int
+    modified_at: int
+    deleted_at: int | None
+    format: int
+    view: bytes
+    edits: bytes
+
+
+_CHANGING = (
+    *("rev", "owner_id", "workflow_id", "finished", "modified_at", "deleted_at"),
+    *("format", "view", "edits"),
+)
+_write = Rows(
+    jobs,
+    JobWrite._fields,
+    "ON CONFLICT (team_id, job_id) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in _CHANGING),
 )
 
 
 def lock(connection: Connection, team_id: int, client_job_ids: Sequence[str]) -> list[JobRow]:
     """The jobs of these ids, tombstones included, locked until the transaction ends."""
-    rows = connection.execute(_lock, {"team": team_id, "ids": padded(client_job_ids)})
+    if is_sqlite(connection):
+        # The transaction began IMMEDIATE: everything is locked.
+        ids = padded(client_job_ids)
+        rows = _lock.on_sqlite(connection, len(ids), [team_id, *ids])
+    else:
+        rows = _lock.on_postgresql(connection, [team_id, list(client_job_ids)])
     return [JobRow(*row) for row in rows]
 
 
-def insert(connection: Connection, rows: list[dict[str, Any]]) -> None:
-    connection.execute(_insert, rows)
-
-
-def rewrite(connection: Connection, rows: list[dict[str, Any]]) -> None:
-    """Replace what merging changes of known jobs; ``b_team_id`` and ``b_job_id`` say which."""
-    connection.execute(_update, rows)
+def write(connection: Connection, rows: Sequence[JobWrite]) -> None:
+    """Insert new jobs and rewrite known ones. A new job whose clientJobId is taken clashes."""
+    _write.insert(connection, rows)
 
 
 def by_client_job_id(connection: Connection, team_id: int, client_job_id: str) -> JobView | None:

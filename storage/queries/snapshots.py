@@ -1,11 +1,11 @@
 """Snapshots: the history of jobs."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import Connection, and_, bindparam, delete, select
+from sqlalchemy import Connection, and_, bindparam, select, update
 
-from storage.queries.statements import padded, upsert_insert
+from storage.queries.statements import Rows, padded
 from storage.tables import jobs, snapshots
 
 
@@ -30,9 +30,28 @@ _known = select(snapshots.c.job_id, snapshots.c.body_hash).where(
 )
 
 
-def insert(connection: Connection, rows: list[dict[str, Any]]) -> None:
+class SnapshotWrite(NamedTuple):
+    """A body to keep; ``body`` is compressed, ``clock_offset`` in microseconds."""
+
+    team_id: int
+    job_id: str
+    body_hash: bytes
+    snapshot_id: str
+    rev: int
+    install_id: str
+    push_seq: int | None
+    received_at: int
+    clock_offset: int
+    size: int
+    body: bytes
+
+
+_write = Rows(snapshots, SnapshotWrite._fields, "ON CONFLICT (team_id, job_id, body_hash) DO NOTHING")
+
+
+def insert(connection: Connection, rows: Sequence[SnapshotWrite]) -> None:
     """Keep bodies that are not kept yet."""
-    connection.execute(upsert_insert(connection, snapshots).on_conflict_do_nothing(), rows)
+    _write.insert(connection, rows)
 
 
 def known(
@@ -81,8 +100,10 @@ def of_job(
     return sorted(rows, key=lambda row: row.snapshot_id, reverse=True)
 
 
-def drop_of_job(connection: Connection, team_id: int, job_ids: Sequence[str]) -> None:
-    """Forget the bodies of deleted jobs."""
+def drop_bodies(connection: Connection, team_id: int, job_ids: Sequence[str]) -> None:
+    """Forget the bodies of deleted jobs; that there were such bodies stays known, for replays."""
     connection.execute(
-        delete(snapshots).where(snapshots.c.team_id == team_id, snapshots.c.job_id.in_(padded(job_ids)))
+        update(snapshots)
+        .where(snapshots.c.team_id == team_id, snapshots.c.job_id.in_(padded(job_ids)))
+        .values(body=b"")
     )

@@ -122,14 +122,14 @@ def test_skip_and_limit_cut_a_page_out_of_the_list(crowd: Team, path: str) -> No
 @pytest.mark.parametrize(
     "limit", ["0", "-1", "x", "1.5", "1e3", "9" * 19, "0x10"], ids=lambda value: f"limit={value[:5]}"
 )
-def test_a_limit_that_is_no_number_from_one_is_refused(team: Team, path: str, limit: str) -> None:
-    problem(team.get(path, params={"limit": limit}), 400, "invalid-parameter", "limit")
+def test_a_limit_that_is_no_number_from_one_is_refused(sqlite_team: Team, path: str, limit: str) -> None:
+    problem(sqlite_team.get(path, params={"limit": limit}), 400, "invalid-parameter", "limit")
 
 
 @pytest.mark.parametrize("skip", ["-1", "x", "1.5"])
 @pytest.mark.parametrize("path", ["/jobs/v1", "/jobs/v1/my", "/jobs/v1/workflow/many"])
-def test_a_skip_that_is_no_number_from_zero_is_refused(team: Team, path: str, skip: str) -> None:
-    problem(team.get(path, params={"skip": skip}), 400, "invalid-parameter", "skip")
+def test_a_skip_that_is_no_number_from_zero_is_refused(sqlite_team: Team, path: str, skip: str) -> None:
+    problem(sqlite_team.get(path, params={"skip": skip}), 400, "invalid-parameter", "skip")
 
 
 @pytest.mark.parametrize("path", ["/jobs/v1", "/jobs/v1/my"])

@@ -1,0 +1,198 @@
+"""Two teams: whatever one asks with the other's ids, it learns nothing and changes nothing.
+
+Generated from the application's own routes. A route with a parameter that is not known here fails: say in
+``Ids`` what it stands for.
+"""
+
+import itertools
+import json
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.support.app import Document, RunningApp, Team, edited, problem, snapshot, step
+from tests.support.routes import Route, ask, routes_of
+
+#: Bodies with which a route does its work, so that nothing but the team stands in the way.
+BODIES: dict[str, Any] = {
+    "PUT /jobs/v1/{client_job_id}": {"isExcluded": True},
+    "POST /jobs/v1/{client_job_id}": {"metadata": {"jobTitle": "stolen"}},
+    "POST /jobs/v1/{client_job_id}/metadata": {"stolen": True},
+    "PUT /api/team/user/{user_id}/permissions": {"admin": True},
+}
+#: Lists by a criterion rather than by an id: nothing found is an empty list.
+LISTS = {"GET /jobs/v1/workflow/{workflow_id}"}
+
+
+class Ids(NamedTuple):
+    """One team's ids, by the names they have in addresses."""
+
+    client_job_id: str
+    job_id: str
+    workflow_id: str
+    user_id: str
+    client_id: str
+    secret_id: str
+    quarantine_id: str
+
+
+def populate(team: Team, name: str) -> Ids:
+    """Something of everything, with ids that no other team has."""
+    job = snapshot(clientJobId=f"job-{name}", workflowId=f"workflow-{name}")
+    job_id = team.synced(job)["jobId"]
+    problem(team.sync(b'{"of":"%s"' % name.encode()), 400)
+    client = team.post("/api/client", json={"name": name, "scopes": ["job.read"], "permissions": ["owner"]})
+    assert client.status_code == 200, client.text
+    return Ids(
+        client_job_id=f"job-{name}",
+        job_id=job_id,
+        workflow_id=f"workflow-{name}",
+        user_id=team.user("OWNER").subject_id,
+        client_id=client.json()["client"]["clientId"],
+        secret_id=client.json()["client"]["secrets"][0]["secretId"],
+        quarantine_id=team.quarantine()[0]["quarantineId"],
+    )
+
+
+@pytest.fixture
+def mine(team: Team) -> Ids:
+    """What the team that is asked about has."""
+    return populate(team, f"a-{team.team_id}")
+
+
+@pytest.fixture
+def intruder(app: RunningApp) -> Team:
+    return app.team()
+
+
+@pytest.fixture
+def theirs(intruder: Team) -> Ids:
+    """What the team that asks has itself."""
+    return populate(intruder, f"b-{intruder.team_id}")
+
+
+def state(team: Team, ids: Ids) -> list[str]:
+    """Everything of a team that could be changed from outside."""
+    paths = [
+        "/jobs/v1?limit=1000",
+        f"/jobs/v1/snapshots/{ids.client_job_id}",
+        "/sync/v1/quarantine?limit=1000",
+        "/api/client",
+        f"/api/team/user/{ids.user_id}/permissions",
+    ]
+    return [team.get(path).text for path in paths]
+
+
+def addressed(app: RunningApp) -> list[Route]:
+    """The routes that name something in their address."""
+    return [route for route in routes_of(app.litestar) if route.parameters]
+
+
+def requests(route: Route, mine: Ids, theirs: Ids) -> list[str]:
+    """Addresses of the route in which at least one id is the other team's."""
+    names = route.parameters
+    return [
+        route.template.format(**{name: getattr(ids, name) for name, ids in zip(names, chosen, strict=True)})
+        for chosen in itertools.product((mine, theirs), repeat=len(names))
+        if mine in chosen
+    ]
+
+
+def body_of(route: Route) -> bytes:
+    return json.dumps(BODIES.get(str(route), {})).encode()
+
+
+def test_another_teams_ids_are_404_on_every_route_and_change_nothing(
+    app: RunningApp, team: Team, intruder: Team, mine: Ids, theirs: Ids
+) -> None:
+    before = state(team, mine)
+    asked = 0
+    for route in addressed(app):
+        for path in requests(route, mine, theirs):
+            answer = app.call(ask, app.litestar, route.method, path, intruder.owner.headers, body_of(route))
+            asked += 1
+            if str(route) in LISTS:
+                assert (answer.status, answer.body) == (200, b"[]"), path
+                continue
+            assert answer.status == 404, (str(route), path, answer)
+            said = json.loads(answer.body)
+            for secret in (*mine, team.name):
+                assert secret not in answer.body.decode(), (str(route), said)
+    assert asked >= 20
+    assert state(team, mine) == before
+
+
+def test_another_teams_ids_are_answered_like_ids_that_nobody_has(
+    app: RunningApp, team: Team, intruder: Team, mine: Ids
+) -> None:
+    nobody = Ids(*(f"0{value}" for value in mine))
+    for route in addressed(app):
+        answers = []
+        for ids in (mine, nobody):
+            path = route.template.format(**ids._asdict())
+            headers = intruder.owner.headers
+            answers.append(app.call(ask, app.litestar, route.method, path, headers, body_of(route)))
+        assert answers[0] == answers[1], str(route)
+
+
+def test_the_same_requests_work_for_the_team_itself(app: RunningApp, team: Team, mine: Ids) -> None:
+    # Otherwise the refusals above would prove nothing. What removes something comes last.
+    routes = sorted(addressed(app), key=lambda route: (route.method == "DELETE", -len(route.template)))
+    for route in routes:
+        path = route.template.format(**mine._asdict())
+        answer = app.call(ask, app.litestar, route.method, path, team.owner.headers, body_of(route))
+        if route.template.endswith("/apply"):
+            assert json.loads(answer.body)["code"] == "malformed-json"
+        else:
+            assert answer.status == 200, (str(route), answer)
+
+
+def test_no_list_shows_anything_of_another_team(
+    app: RunningApp, team: Team, intruder: Team, mine: Ids, theirs: Ids
+) -> None:
+    lists = [route for route in routes_of(app.litestar) if route.method == "GET" and not route.parameters]
+    for route in lists:
+        answer = app.call(ask, app.litestar, "GET", route.template, intruder.owner.headers)
+        for secret in (*mine, team.name):
+            assert secret.encode() not in answer.body, str(route)
+
+
+def test_ids_in_bodies_and_parameters_reach_no_other_team(
+    team: Team, intruder: Team, mine: Ids, theirs: Ids
+) -> None:
+    before = state(team, mine)
+    reopened = intruder.post("/jobs/v1/reopen", json={"clientJobIds": [mine.client_job_id]})
+    assert reopened.json() == {"reopened": 0, "notFound": [mine.client_job_id]}
+    assert intruder.put(f"/jobs/v1/abort?userId={mine.user_id}").json() == {"aborted": 0}
+    assert intruder.put("/jobs/v1/abort").json() == {"aborted": 1}
+    assert state(team, mine) == before
+
+
+def test_two_teams_may_use_the_same_client_job_id(team: Team, intruder: Team) -> None:
+    document = snapshot(clientJobId="shared")
+    ours: Document = {**document, "completedSteps": [step("ours")]}
+    theirs = edited({**document, "completedSteps": [step("theirs")]}, 1, jobTitle="theirs")
+    first, second = team.synced(ours), intruder.synced(theirs)
+    assert first["jobId"] != second["jobId"]
+    assert second["sync"]["action"] == "created"
+    assert team.job("shared")["completedSteps"] == [step("ours")]
+    assert intruder.job("shared")["completedSteps"] == [step("theirs")]
+    install = "6f1c9a52-0a7e-4d2f-9a51-0f6de2f4b7a1"
+    for asked, said in ((team, ours), (intruder, theirs)):
+        pushed = asked.synced({**said, "sync": {"installId": install, "pushSeq": 1}})
+        assert pushed["sync"]["replayed"] is False
+
+
+def test_a_body_quarantined_by_both_teams_is_kept_for_each(team: Team, intruder: Team) -> None:
+    for asked in (team, intruder):
+        problem(asked.sync(b"{"), 400)
+    assert team.quarantine()[0]["quarantineId"] != intruder.quarantine()[0]["quarantineId"]
+    assert [entry["times"] for entry in (*team.quarantine(), *intruder.quarantine())] == [1, 1]
+
+
+def test_a_token_is_good_for_its_own_team_alone(app: RunningApp, team: Team, intruder: Team) -> None:
+    forged = app.authority.issue_access_token(
+        team.team_id, intruder.owner.subject_id, "client", ["job.admin", "job.read_all"]
+    )
+    response = app.http.get("/jobs/v1", headers={"Authorization": f"Bearer {forged}"})
+    problem(response, 401, "token-invalid")
