@@ -42,6 +42,7 @@ _MARKER = ".fieldsync-demo"
 _LOG = "server.log"
 _START_SECONDS = 60.0
 _STOP_SECONDS = 15.0
+_FAILURES_SHOWN = 20
 #: Where the package is imported from, so that the child processes find the same one.
 _HOME = Path(__file__).resolve().parent.parent
 
@@ -93,7 +94,8 @@ def run(data: Path, port: int, once: bool) -> int:
         once: stop after the verdict.
 
     Returns:
-        The exit status: 0 if all devices agree with the server, 1 if not or if the demo could not run.
+        The exit status: 0 if all devices agree with the server, 1 if not or if the demo could not run, 130 if
+        it was interrupted before it knew.
     """
     # Without a terminal the width is unknown and rich would take 80.
     console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
@@ -120,7 +122,11 @@ def _run(console: Console, data: Path, port: int, once: bool) -> int:
         if once:
             return 1 if verdict.failures else 0
         _print_access(console, base_url, credentials, fieldwork.client_job_ids[0], data)
-        server.wait()
+        try:
+            server.wait()
+        except KeyboardInterrupt:
+            console.print("\nStopped.")
+            return 1 if verdict.failures else 0
         raise DemoError(f"the server ended by itself; its log is {_shown(data / _LOG)}")
 
 
@@ -290,7 +296,7 @@ def _play(console: Console, base_url: str, token: str) -> tuple[Fieldwork, Verdi
 
 
 def _work(console: Console, fieldwork: Fieldwork) -> bool:
-    columns = (TextColumn("{task.description:<42}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description:<46}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=len(IN_RANGE) + 1)
         for number, in_range in enumerate(IN_RANGE):
@@ -355,8 +361,10 @@ def _print_result(
         console.print("\n[bold green]ALL EQUAL[/]: every tablet holds exactly the server's jobs.")
         return
     console.print("\n[bold red]NOT EQUAL[/]")
-    for line in verdict.failures:
+    for line in verdict.failures[:_FAILURES_SHOWN]:
         console.print(f"  {line}", soft_wrap=True, markup=False)
+    if (more := len(verdict.failures) - _FAILURES_SHOWN) > 0:
+        console.print(f"  and {more} more; the server's log may say why")
 
 
 def _tablet_row(member: Member, verdict: Verdict) -> list[str]:

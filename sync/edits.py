@@ -176,6 +176,7 @@ def pack(job: Job) -> bytes:
                 (mark.ts, mark.install, mark.value) if mark else None,
                 job.legacy_status,
                 job.writers,
+                job.pushed,
             ),
             tuple(installs),
             [(installs[install], seq, base, rev) for install, seq, base, rev in stamps],

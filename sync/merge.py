@@ -13,9 +13,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sync.edits import MAX_FORMER_VALUES, SERVER, Edit, Former, Job, Mark, Scope
-from sync.snapshot import Part
+from sync.snapshot import CURRENT, Part
 from sync.values import digest, equal, parse_time
-from sync.view import completed, order, render, same_view, shown_value
+from sync.view import completed, finished, order, render, same_view, shown_value
 
 #: Stands for the rank of Aborted in digests: it is no rank of a status.
 _ABORTED = -1
@@ -145,9 +145,13 @@ def in_sync(job: Job, push: Push) -> bool:
         return False
     for name, scope in job.scopes.items():
         part = push.scopes.get(name)
+        if name == "exclusion" and scope.changed > push.base:
+            return False  # no snapshot says it, so only one who has pulled since knows it
         if name == "exclusion" or (name == "status" and push.aborted):
             continue
         edit = scope.live[0]
+        if name.startswith("step:") and edit.phase == CURRENT and finished(job):
+            return False  # an open step of a finished job is not shown as the current one
         if part is None:
             if name.startswith("meta:") and edit.value == b"null":
                 continue
@@ -223,22 +227,26 @@ def _times(push: Push, edits: Mapping[str, Part]) -> tuple[int, dict[str, int]]:
     received = push.received_at
     if push.install == SERVER:
         return 0, dict.fromkeys(edits, received)
-    own = {name: _time(part.time) for name, part in edits.items() if part.time is not None}
+    raw = {name: _time(part.time) for name, part in edits.items()}
     fallback = _time(push.updated)
     if fallback is None:
-        fallback = max((time for time in own.values() if time is not None), default=None)
-    raw: dict[str, int | None] = {}
-    for name in edits:
-        time = own.get(name)
-        raw[name] = fallback if time is None else time
+        fallback = max((time for time in raw.values() if time is not None), default=None)
     if push.sent_at is not None:
         offset = received - push.sent_at
     else:
-        newest = max((time for time in raw.values() if time is not None), default=received)
-        offset = min(0, received - newest)
-    return offset, {
-        name: received if time is None else min(time + offset, received) for name, time in raw.items()
-    }
+        newest = None
+        for time in raw.values():
+            if time is None:
+                time = fallback
+            if time is not None and (newest is None or time > newest):
+                newest = time
+        offset = 0 if newest is None else min(0, received - newest)
+    times = {}
+    for name, time in raw.items():
+        if time is None:
+            time = fallback
+        times[name] = received if time is None else min(time + offset, received)
+    return offset, times
 
 
 def _time(text: str | None) -> int | None:
@@ -253,7 +261,7 @@ def _header_times(job: Job, push: Push, offset: int) -> Job:
         known = created if is_created else updated
         if text is None or raw is None:
             continue
-        if known is not None and push.base and text == known[1]:
+        if known is not None and push.base and raw == _time(known[1]):
             continue  # an echo of what it was shown; its time is another device's
         value = (min(raw + offset, push.received_at), text)
         if known is None or (value < known if is_created else value > known):

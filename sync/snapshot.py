@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from sync.errors import InvalidSnapshot, MalformedSnapshot, SyncError
-from sync.values import body_hash, decode, decode_document, digest, parse_time
+from sync.values import TooDeep, body_hash, check_values, decode, digest, parse_time
 
-MAX_DEPTH = 100
 MAX_ID_LENGTH = 128
 #: Last segments of addresses beside ``/jobs/v1/{clientJobId}``; a job of that name could not be read.
 RESERVED_IDS = frozenset(
@@ -38,8 +37,6 @@ _STRUCTURE_HEAD = frozenset(
     }
 )
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
-_JSON_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
-_NOT_BRACKETS = bytes(sorted(set(range(256)) - set(b"[]{}")))
 
 
 class Refs(NamedTuple):
@@ -160,19 +157,18 @@ def parse(body: bytes, expected_id: str | None = None) -> Snapshot:
         MalformedSnapshot: no JSON that can be kept.
         InvalidSnapshot: JSON, but not a snapshot; ``field`` says where.
     """
-    check_depth(body)
     try:
-        document = decode_document(body)
-    except RecursionError:
-        raise _too_deep() from None
-    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
-        raise MalformedSnapshot(
-            "malformed-json", f"The body is not JSON that can be kept: {error}."
-        ) from None
-    if not isinstance(document, dict):
-        raise InvalidSnapshot("invalid-snapshot", "A snapshot is a JSON object.", field="$")
-    # The typed form says what is there; the raw members, which bytes it stands for.
-    top = _members.decode(body)
+        check_values(body)
+        # The typed form says what is there; the raw members, which bytes it stands for.
+        top = _members.decode(body)
+    except TooDeep as error:
+        raise MalformedSnapshot("too-deep", f"The body is {error}.", field="$") from None
+    except msgspec.ValidationError as error:
+        if "Expected `object`" in str(error):
+            raise InvalidSnapshot("invalid-snapshot", "A snapshot is a JSON object.", field="$") from None
+        raise _malformed(error) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _malformed(error) from None
     typed = _typed(body, top)
     header = typed.metadata
     head = _members.decode(top["metadata"])
@@ -214,27 +210,8 @@ def parse(body: bytes, expected_id: str | None = None) -> Snapshot:
     )
 
 
-def check_depth(body: bytes) -> None:
-    """Refuse bodies nested beyond MAX_DEPTH, before anything recursive touches them.
-
-    Few brackets cannot be deep, so most bodies are only counted.
-    """
-    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
-        return
-    brackets = _JSON_STRING.sub(b"", body).translate(None, _NOT_BRACKETS)
-    for _ in range(MAX_DEPTH):
-        if not brackets:
-            return
-        shorter = brackets.replace(b"[]", b"").replace(b"{}", b"")
-        if len(shorter) == len(brackets):
-            return  # unbalanced: the decoder will say where
-        brackets = shorter
-    if brackets:
-        raise _too_deep()
-
-
-def _too_deep() -> SyncError:
-    return MalformedSnapshot("too-deep", f"The body is nested more than {MAX_DEPTH} levels deep.", field="$")
+def _malformed(error: Exception) -> SyncError:
+    return MalformedSnapshot("malformed-json", f"The body is not JSON that can be kept: {error}.")
 
 
 def check_client_job_id(value: Any, field: str = "metadata.clientJobId") -> str:
@@ -292,10 +269,17 @@ def _invalid(message: str, field: str, code: str = "invalid-snapshot") -> Invali
     return InvalidSnapshot(code, f"{field}: {message}.", field=field)
 
 
-def _pair(head: dict[str, msgspec.Raw], *keys: str) -> bytes:
-    return (
-        b"{" + b",".join(b'"%s":%s' % (key.encode(), bytes(head[key])) for key in keys if key in head) + b"}"
-    )
+def _pair(head: dict[str, msgspec.Raw], first: str, second: str) -> bytes:
+    """Two members of the header as an object of their own."""
+    if first in head and second in head:
+        return b'{"%s":%s,"%s":%s}' % (
+            first.encode(),
+            bytes(head[first]),
+            second.encode(),
+            bytes(head[second]),
+        )
+    key = first if first in head else second
+    return b'{"%s":%s}' % (key.encode(), bytes(head[key]))
 
 
 def _status(header: _Header, head: dict[str, msgspec.Raw], scopes: dict[str, Part]) -> bool:
@@ -335,9 +319,8 @@ def _ref_items(items: Any) -> tuple[str, ...]:
     """Items as canonical JSON text; empty objects (the specification's examples show them) say nothing."""
     if not isinstance(items, list):
         return ()
-    return tuple(
-        dict.fromkeys(_encode(item, order="sorted").decode() for item in items if item not in (None, {}))
-    )
+    texts = [_encode(item, order="sorted").decode() for item in items if item not in (None, {})]
+    return tuple(texts) if len(texts) < 2 else tuple(dict.fromkeys(texts))
 
 
 def _refs_within(value: Any) -> Refs:

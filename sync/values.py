@@ -5,6 +5,7 @@ as doubles, known time keys as instants. Stored bytes always stay as they were s
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -73,12 +74,17 @@ def body_hash(members: Mapping[str, bytes | msgspec.Raw]) -> bytes:
     The envelope is renewed at every attempt; the rest of a retry is the same bytes. Where the same content
     comes spelled otherwise, :func:`same_document` tells.
     """
-    hasher = hashlib.blake2b(digest_size=16)
-    for key in sorted(members):
-        if key != "sync":
-            hasher.update(b"%d:%s" % (len(key), key.encode()))
-            hasher.update(members[key])
-    return hasher.digest()
+    content = b"".join(
+        [b"%s\0%s" % (key.encode(), bytes(members[key])) for key in sorted(members) if key != "sync"]
+    )
+    # Over 2 KB at a time hashlib would give the interpreter's lock away, and wait to get it back.
+    hasher = hashlib.sha256(content[:_UNLOCKED])
+    for start in range(_UNLOCKED, len(content), _UNLOCKED):
+        hasher.update(content[start : start + _UNLOCKED])
+    return hasher.digest()[:16]
+
+
+_UNLOCKED = 2047
 
 
 def same_document(body: bytes, other: bytes) -> bool:
@@ -101,13 +107,37 @@ def _canonical_number(text: str) -> float | int:
 _canonical_decoder = msgspec.json.Decoder(float_hook=_canonical_number)
 
 
-def decode_document(body: bytes) -> Any:
-    """Decode a whole body, checking everything that a raw slice would hide until it is read.
+MAX_DEPTH = 100
+_JSON_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+_NOT_BRACKETS = bytes(sorted(set(range(256)) - set(b"[]{}")))
+
+
+class TooDeep(ValueError):
+    """JSON nested more than MAX_DEPTH levels deep."""
+
+
+def check_values(body: bytes) -> None:
+    """Check what a raw slice would hide until it is read (UTF-8, the range of numbers), and that nothing
+    recursive will stumble over the depth.
 
     Raises:
-        msgspec.DecodeError, UnicodeDecodeError, RecursionError: it is no JSON that can be kept.
+        TooDeep: nested more than MAX_DEPTH levels deep.
+        msgspec.DecodeError, UnicodeDecodeError: it is no JSON that can be kept.
     """
-    return _plain.decode(body)
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH:  # fewer cannot be deep
+        _check_depth(body)
+    _plain.decode(body)
+
+
+def _check_depth(body: bytes) -> None:
+    brackets = _JSON_STRING.sub(b"", body).translate(None, _NOT_BRACKETS)
+    for _ in range(MAX_DEPTH):
+        shorter = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        if len(shorter) == len(brackets):
+            return  # closed, or unbalanced: the decoder will say where
+        brackets = shorter
+    if brackets:
+        raise TooDeep(f"nested more than {MAX_DEPTH} levels deep")
 
 
 def decode(value: bytes) -> Any:

@@ -4,7 +4,8 @@ Its members stand in the order of the specification's examples; unknown ones fol
 copied, never decoded and encoded again, but for the two id lists of a step in conflict.
 """
 
-from itertools import accumulate
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -169,100 +170,119 @@ def _sort(job: Job) -> _Sorted:
 
 def render(job: Job) -> Job:
     """``job`` with its view made anew. ``modified_at`` is shown as it is given."""
-    pieces: list[bytes] = []
-    put = pieces.append
-    places: list[tuple[str, int]] = []
     scopes = job.scopes
     parts = _sort(job)
     status = _raw_members(status_value(job))
     assignee = _raw_members(scopes["assignee"].live[0].value if "assignee" in scopes else None)
-
-    def show(name: str, scope: Scope) -> None:
-        value = shown_value(scope)
-        if value is scope.live[0].value:
-            places.append((name, len(pieces)))
-        put(value)
-
-    def named(name: str, key: str) -> None:
-        scope = scopes.get(name)
-        put(b',"%s":' % key.encode())
-        if scope is None:
-            put(b"null")
-        else:
-            show(name, scope)
-
-    def unknown(items: _Steps, cut: int, separator: bytes = b",") -> None:
-        for name, scope in items:
-            put(separator + _encode(name[cut:]) + b":")
-            show(name, scope)
-            separator = b","
-
-    def listed(steps: _Steps, empty: bytes) -> None:
-        if not steps:
-            put(empty)
-            return
-        separator = b"["
-        for name, scope in steps:
-            put(separator)
-            show(name, scope)
-            separator = b","
-        put(b"]")
-
-    opened: _Steps = parts.steps[CURRENT]
+    exclusion = _raw_members(scopes["exclusion"].live[0].value if "exclusion" in scopes else None)
+    opened = parts.steps[CURRENT]
     current = opened.pop() if opened and not finished(job) else None
+    reason = status.get("abandonReason", b"null")
+    if reason == b"null":
+        reason = _shown(scopes, "head:abandonReason")
+    resources = _resource_ids(scopes)
 
-    put(b'{"jobId":"%s","metadata":{"clientJobId":%s' % (job.job_id.encode(), _encode(job.client_job_id)))
-    for key in _HEAD_FIRST:
-        named("head:" + key, key)
-    put(b',"metadata":{')
-    unknown(parts.meta, 5, b"")
-    put(
-        b'},"created":%s,"updated":%s,"modified":'
+    out = _Out()
+    out.add(
+        b'{"jobId":"%s","metadata":{"clientJobId":%s,"workflowId":%s,"workflowVersionId":%s,"jobTitle":%s,'
+        b'"metadata":{%s},"created":%s,"updated":%s,"modified":'
         % (
+            job.job_id.encode(),
+            _encode(job.client_job_id),
+            _shown(scopes, "head:workflowId"),
+            _shown(scopes, "head:workflowVersionId"),
+            _shown(scopes, "head:jobTitle"),
+            b",".join(_members_of(parts.meta, 5)),
             _encode(job.created[1]) if job.created else b"null",
             _encode(job.updated[1]) if job.updated else b"null",
         )
     )
-    places.append((MODIFIED, len(pieces)))
-    put(b'"%s"' % format_time(job.modified_at).encode())
-    put(
+    out.add_value(MODIFIED, b'"%s"' % format_time(job.modified_at).encode())
+    out.add(
         b',"status":%s,"userId":%s,"currentStep":'
         % (status.get("status", b"null"), assignee.get("userId", b"null"))
     )
     if current is None:
-        put(b"null")
+        out.add(b"null")
     else:
-        show(*current)
-    reason = status.get("abandonReason")
-    if reason in (None, b"null") and "head:abandonReason" in scopes:
-        named("head:abandonReason", "abandonReason")
-    else:
-        put(b',"abandonReason":%s' % (reason or b"null"))
-    put(b',"username":%s' % assignee.get("username", b"null"))
-    named("head:workflowName", "workflowName")
-    unknown(parts.head, 5)
-    put(b'},"completedSteps":')
-    listed(parts.steps[COMPLETED], b"null")
-    put(b',"cancelledSteps":')
-    listed(parts.steps[CANCELLED], b"null")
-    put(b',"team":%s' % _encode(job.team))
-    for key in _TOP_FIRST:
-        named("top:" + key, key)
-    if "exclusion" in scopes:
-        exclusion = _raw_members(scopes["exclusion"].live[0].value)
-        put(b',"jobExclusion":%s,"excluded":%s' % (exclusion["jobExclusion"], exclusion["excluded"]))
-    else:
-        put(b',"jobExclusion":[],"excluded":false')
-    unknown(parts.top, 4)
-    # Last, and closed by the last two bytes: an answer adds members of its own before them.
-    put(b',"sync":{"conflicts":%s,"openSteps":' % _conflicts(parts.contested))
-    listed(opened, b"[]")
-    resources = _resource_ids(scopes)
-    put(b',"attachmentsComplete":false}}' if resources else b',"attachmentsComplete":true}}')
+        out.add_step(*current)
+    out.add(
+        b',"abandonReason":%s,"username":%s,"workflowName":%s%s},"completedSteps":'
+        % (
+            reason,
+            assignee.get("username", b"null"),
+            _shown(scopes, "head:workflowName"),
+            b"".join(b"," + member for member in _members_of(parts.head, 5)),
+        )
+    )
+    out.add_steps(parts.steps[COMPLETED], b"null")
+    out.add(b',"cancelledSteps":')
+    out.add_steps(parts.steps[CANCELLED], b"null")
+    # `sync` stands last, and is closed by the last two bytes: an answer adds its own members before them.
+    out.add(
+        b',"team":%s,"hierarchyStack":%s,"packetIds":%s,"jobExclusion":%s,"excluded":%s%s'
+        b',"sync":{"conflicts":%s,"openSteps":'
+        % (
+            _encode(job.team),
+            _shown(scopes, "top:hierarchyStack"),
+            _shown(scopes, "top:packetIds"),
+            exclusion.get("jobExclusion", b"[]"),
+            exclusion.get("excluded", b"false"),
+            b"".join(b"," + member for member in _members_of(parts.top, 4)),
+            _conflicts(parts.contested),
+        )
+    )
+    out.add_steps(opened, b"[]")
+    out.add(b',"attachmentsComplete":false}}' if resources else b',"attachmentsComplete":true}}')
+    return replace(job, view=b"".join(out.pieces), spans=out.spans, resources=resources)
 
-    ends = list(accumulate(map(len, pieces)))
-    spans = {name: (ends[place] - len(pieces[place]), ends[place]) for name, place in places}
-    return replace(job, view=b"".join(pieces), spans=spans, resources=resources)
+
+class _Out:
+    """Collects the document, and where the values stand that are kept nowhere else."""
+
+    __slots__ = ("pieces", "size", "spans")
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.size = 0
+        self.spans: dict[str, tuple[int, int]] = {}
+
+    def add(self, piece: bytes) -> None:
+        self.pieces.append(piece)
+        self.size += len(piece)
+
+    def add_value(self, name: str, value: bytes) -> None:
+        end = self.size + len(value)
+        self.spans[name] = (self.size, end)
+        self.pieces.append(value)
+        self.size = end
+
+    def add_step(self, name: str, scope: Scope) -> None:
+        value = shown_value(scope)
+        if value is scope.live[0].value:
+            self.add_value(name, value)
+        else:
+            self.add(value)
+
+    def add_steps(self, steps: _Steps, empty: bytes) -> None:
+        if not steps:
+            self.add(empty)
+            return
+        separator = b"["
+        for name, scope in steps:
+            self.add(separator)
+            self.add_step(name, scope)
+            separator = b","
+        self.add(b"]")
+
+
+def _shown(scopes: dict[str, Scope], name: str) -> bytes:
+    scope = scopes.get(name)
+    return b"null" if scope is None else scope.live[0].value
+
+
+def _members_of(items: _Steps, cut: int) -> list[bytes]:
+    return [b"%s:%s" % (_encode(name[cut:]), scope.live[0].value) for name, scope in items]
 
 
 def same_view(rendered: Job, other: Job) -> bool:
@@ -272,7 +292,8 @@ def same_view(rendered: Job, other: Job) -> bool:
     return len(mine) == len(theirs) and mine[:start] == theirs[:start] and mine[end:] == theirs[end:]
 
 
-def _raw_members(value: bytes | None) -> dict[str, bytes]:
+@lru_cache(maxsize=1024)
+def _raw_members(value: bytes | None) -> Mapping[str, bytes]:
     if value is None:
         return {}
     return {key: bytes(raw) for key, raw in _members.decode(value).items()}

@@ -20,8 +20,8 @@ from sync.batch import Applied, ChangeItem
 from sync.edits import Job
 from sync.etag import format_etag
 from sync.ingest import Ingest
-from sync.snapshot import Part, check_depth, parse
-from sync.values import decode, decode_document, format_time
+from sync.snapshot import Part, parse
+from sync.values import check_values, decode, format_time
 
 _TAGS = ["Jobs"]
 #: Jobs aborted in one round of a bulk abort, so that pushes get their turn in between.
@@ -249,10 +249,9 @@ async def add_metadata(
 ) -> Response[bytes]:
     """Section 6.11."""
     body = await request.body()
-    check_depth(body)
     try:
-        decode_document(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+        check_values(body)
+    except (msgspec.DecodeError, ValueError) as error:
         raise Problem(400, "malformed-json", f"The body is not JSON that can be kept: {error}.") from None
     members = bodies.decode(body, dict[str, msgspec.Raw])
     scopes = {f"meta:{key}": Part(bytes(raw)) for key, raw in members.items()}

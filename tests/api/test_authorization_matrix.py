@@ -104,7 +104,9 @@ def test_the_routes_open_to_everybody_are_these(routes: list[Route]) -> None:
         "GET /.well-known/openid-configuration",
         "GET /healthz",
         "GET /readyz",
+        "GET /schema",
         "GET /schema/openapi.json",
+        "GET /schema/{path}",
         "POST /connect/token",
     }
 

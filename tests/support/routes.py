@@ -73,18 +73,21 @@ async def ask(
         "state": {},
     }
     sent: list[dict[str, Any]] = []
+    complete = asyncio.Event()
 
     request = iter([{"type": "http.request", "body": body, "more_body": False}])
 
     async def receive() -> dict[str, Any]:
         for message in request:
             return message
-        # The caller stays connected until the answer is complete.
-        await asyncio.Event().wait()
-        raise AssertionError("nobody sets this event")
+        # The caller hangs up when the answer is complete, and not before.
+        await complete.wait()
+        return {"type": "http.disconnect"}
 
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            complete.set()
 
     await app(scope, receive, send)
     return Answer(sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:]))

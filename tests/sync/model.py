@@ -466,5 +466,7 @@ class World:
             assert device.job is None or not device.job.unsent, "retry loops end"
         reply = self.server.read()
         for device in self.devices if reply.status == 200 else ():
+            if device.job is not None:
+                device.job.base = None  # a full pull: no 304
             device.pull()
             assert device.tablet.view(JOB) == comparable(reply.document())

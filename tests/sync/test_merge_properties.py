@@ -273,6 +273,9 @@ def test_2_applying_the_same_push_again_changes_nothing_even_in_the_merge(base: 
     snapshot = parse(body({"a": (1, 1)}, install=1, status="Paused", meta={"k": 1}, time=1))
     push = merge.Push("i", 1, 0, microseconds(MORNING), snapshot.scopes, updated=snapshot.updated)
     merged = merge.apply(job, push).job
-    again = merge.apply(merged, push._replace(received_at=push.received_at + later, seq=base))
+    repeated = merge.Push(
+        "i", base, 0, push.received_at + later * 1_000_000, snapshot.scopes, updated=snapshot.updated
+    )
+    again = merge.apply(merged, repeated)
     assert (again.edits, again.changed) == (0, False)
     assert again.job.rev == merged.rev

@@ -1,0 +1,103 @@
+# Fieldsync. Every target sets up what it needs in .venv; `make` alone lists them.
+#
+#   make demo ONCE=1            the demo, ending when the tablets are done
+#   make serve ARGS='--port 9000'
+#   make test ARGS='tests/api -k jobs'
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# The first of these that runs, is new enough and can make a virtual environment. That a command is found
+# does not mean that it runs: version managers leave shims of interpreters that are not selected. The
+# system's own comes first, because distributions build it with profile-guided optimisation and
+# interpreters built from source usually are without: the same server is slower on them.
+PYTHON ?= $(shell for python in /usr/bin/python3 python3.13 python3.12 python3.11 python3; do \
+	"$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
+	&& { echo "$$python"; break; }; done)
+
+DATA ?= data
+# One process each for SQLite and PostgreSQL work; more would need more memory than a small machine has.
+WORKERS ?= 2
+ARGS ?=
+
+.PHONY: help
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(VENV)/.installed ## Three tablets against a fresh server on port 8000 (ONCE=1: exit afterwards).
+	@$(BIN)/fieldsync demo $(if $(filter 1,$(ONCE)),--once) $(ARGS)
+
+.PHONY: serve
+serve: $(VENV)/.installed ## Serve the data in the folder `data` (DATA=folder) on port 8000.
+	@if [ -z "$${FIELDSYNC_DATABASE_URL:-}" ] && [ ! -e "$(DATA)/fieldsync.db" ]; then \
+		echo "There is no team yet. In another terminal, or before the next start:"; \
+		echo "  $(BIN)/fieldsync init --team 'My team' --owner you@example.com --data $(DATA)"; \
+	fi
+	@$(BIN)/fieldsync serve --data "$(DATA)" $(ARGS)
+
+.PHONY: test
+test: $(VENV)/.installed-dev ## Run the tests, on SQLite and PostgreSQL (ARGS: for pytest; WORKERS=2).
+	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+.PHONY: check
+check: $(VENV)/.installed-dev ## Format, lint, types, direction of imports.
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+.PHONY: faults
+faults: $(VENV)/.installed-dev ## Only the tests that kill, starve and disconnect real servers.
+	@$(BIN)/python -m pytest tests/faults $(ARGS)
+
+.PHONY: mutants
+mutants: $(VENV)/.installed-dev ## Break the rules of the merge one by one; the tests must notice (minutes).
+	@$(BIN)/python -m tests.mutants.mutants $(ARGS)
+
+.PHONY: bench
+bench: $(VENV)/.installed-dev .wrk ## Pushes per second and their latency.
+	@$(BIN)/python -m benchmarks.bench_sync $(ARGS)
+
+.PHONY: bench-large
+bench-large: $(VENV)/.installed-dev .wrk ## The same with a large history in the database.
+	@$(BIN)/python -m benchmarks.bench_large $(ARGS)
+
+.PHONY: clean
+clean: ## Remove caches, build results and the demo's data. Keeps `data` and .venv.
+	@rm -rf build dist demo-data *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -path ./$(VENV) -prune -o -type d -name __pycache__ -print0 | xargs -0 rm -rf
+
+# The load generator is a program of its own.
+.PHONY: .wrk
+.wrk:
+	@command -v wrk >/dev/null || { \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo "Installing wrk."; \
+			apt-get update -qq && apt-get install -y -qq wrk >/dev/null; \
+		else \
+			echo "The benchmark needs wrk. Install it (Debian: sudo apt-get install wrk) and run this again." >&2; \
+			exit 1; \
+		fi; }
+
+$(BIN)/python:
+	@[ -n "$(PYTHON)" ] || { \
+		echo "No Python from 3.11 with venv was found. Debian, Ubuntu: sudo apt-get install python3 python3-venv." >&2; \
+		echo "Elsewhere: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "Making $(VENV) with $$("$(PYTHON)" --version)."
+	@"$(PYTHON)" -m venv --clear $(VENV)
+
+$(VENV)/.installed: pyproject.toml $(BIN)/python
+	@echo "Installing Fieldsync into $(VENV); the first time takes a minute."
+	@$(PIP) install -q -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml $(BIN)/python
+	@echo "Installing Fieldsync and its development tools into $(VENV); the first time takes a minute."
+	@$(PIP) install -q -e '.[dev]'
+	@touch $(VENV)/.installed $@
