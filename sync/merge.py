@@ -171,7 +171,8 @@ def _is_edit(job: Job, push: Push, name: str, part: Part) -> bool:
         return False
     scope = job.scopes.get(name)
     if scope is None:
-        return True
+        # What nobody has said is shown as null or not at all; saying that again is an echo.
+        return push.base == 0 or part.value != b"null" or name.startswith("meta:")
     own = scope.written_by(push.install)
     if own is not None and own.seq >= push.seq:
         return False
@@ -200,6 +201,8 @@ def _is_legacy_edit(job: Job, push: Push, name: str, part: Part) -> bool:
         return True
     if any(equal(edit.phase, edit.value, part.phase, part.value) for edit in scope.live):
         return False
+    if len(scope.live) > 1 and equal(scope.live[0].phase, shown_value(scope), part.phase, part.value):
+        return False  # shown with its siblings' ids
     if not scope.shown and not scope.unshown:
         return True
     mark = digest(part.phase, part.value)

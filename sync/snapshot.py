@@ -200,7 +200,7 @@ def parse(body: bytes, expected_id: str | None = None) -> Snapshot:
     return Snapshot(
         client_job_id=client_job_id,
         body=body,
-        body_hash=body_hash(top),
+        body_hash=body_hash(body, bytes(top["sync"]) if "sync" in top else None),
         scopes=scopes,
         aborted=aborted,
         abort_value=_pair(head, "status", "abandonReason") if aborted else b"",

@@ -6,7 +6,6 @@ as doubles, known time keys as instants. Stored bytes always stay as they were s
 
 import hashlib
 import re
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -68,19 +67,18 @@ def digest(phase: int, value: bytes) -> bytes:
     return hasher.digest()
 
 
-def body_hash(members: Mapping[str, bytes | msgspec.Raw]) -> bytes:
-    """16 bytes naming a body as it is spelled: its top-level members in sorted order, less ``sync``.
+def body_hash(body: bytes, envelope: bytes | None) -> bytes:
+    """16 bytes naming a body as it is spelled, less its ``sync``.
 
     The envelope is renewed at every attempt; the rest of a retry is the same bytes. Where the same content
     comes spelled otherwise, :func:`same_document` tells.
     """
-    content = b"".join(
-        [b"%s\0%s" % (key.encode(), bytes(members[key])) for key in sorted(members) if key != "sync"]
-    )
+    if envelope is not None:
+        body = body.replace(envelope, b"", 1)
     # Over 2 KB at a time hashlib would give the interpreter's lock away, and wait to get it back.
-    hasher = hashlib.sha256(content[:_UNLOCKED])
-    for start in range(_UNLOCKED, len(content), _UNLOCKED):
-        hasher.update(content[start : start + _UNLOCKED])
+    hasher = hashlib.sha256(body[:_UNLOCKED])
+    for start in range(_UNLOCKED, len(body), _UNLOCKED):
+        hasher.update(body[start : start + _UNLOCKED])
     return hasher.digest()[:16]
 
 

@@ -19,7 +19,7 @@ from tests.support.process import ServerProcess, free_port, init, listening
 
 SYNCS = 300
 TABLETS = 6
-KILLS = 5
+KILLS = 4
 SEED = 20_250_303
 
 
@@ -113,7 +113,7 @@ def test_what_was_acknowledged_survives_sigkill_and_nothing_is_there_twice(
 
         def work(tablet: Tablet) -> None:
             try:
-                tablet.work(SYNCS // TABLETS, connect, time.monotonic() + 50)
+                tablet.work(SYNCS // TABLETS, connect, time.monotonic() + 100)
             except BaseException as error:
                 failures.append(error)
 

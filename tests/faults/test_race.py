@@ -3,8 +3,6 @@
 import asyncio
 import json
 import multiprocessing
-import time
-from multiprocessing.synchronize import Barrier
 from typing import Any
 
 from sqlalchemy import func, select
@@ -14,51 +12,10 @@ from storage.queries import jobs
 from storage.queries.teams import insert_team
 from storage.tables import events, feed_entries, feeds
 from storage.tables import jobs as jobs_table
-from sync.batch import Applied, Caller, PushItem
-from sync.ingest import Ingest
-from sync.snapshot import parse
-from tests.support.app import keys_of, migrate, step
+from tests.support.app import keys_of, migrate
+from tests.support.racer import ROUNDS, race
 
 PROCESSES = 8
-ROUNDS = 5
-
-
-def push_body(number: int, client_job_id: str) -> bytes:
-    """What one process pushes: its own install, its own step."""
-    document = {
-        "metadata": {"clientJobId": client_job_id, "status": "InProgress"},
-        "completedSteps": [step(f"of {number}")],
-        "sync": {"installId": f"00000000-0000-4000-8000-{number:012}", "pushSeq": int(client_job_id)},
-    }
-    return json.dumps(document).encode()
-
-
-def race(url: str, team_id: int, number: int, start: Barrier, results: Any) -> None:
-    """One of the processes: its own database connections, its own ingest."""
-
-    async def run() -> list[tuple[str, int]]:
-        database = open_database(url)
-        ingest = Ingest(database)
-        caller = Caller(team_id, "team", f"subject {number}", False)
-        outcomes = []
-        # Connected before the start, so that all of them really begin at once.
-        await database.check()
-        for round_number in range(1, ROUNDS + 1):
-            item = PushItem(caller, parse(push_body(number, str(round_number))), time.time_ns() // 1000)
-            await asyncio.to_thread(start.wait, 60)
-            applied = await ingest.apply(item)
-            assert isinstance(applied, Applied)
-            outcomes.append((applied.action, applied.rev))
-        await ingest.close()
-        await database.close()
-        return outcomes
-
-    try:
-        results.put((number, asyncio.run(run())))
-    except BaseException as error:
-        start.abort()
-        results.put((number, repr(error)))
-        raise
 
 
 def test_a_race_to_create_a_job_makes_one_job_and_no_error(database_url: str) -> None:

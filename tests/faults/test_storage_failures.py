@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -110,10 +111,10 @@ def test_a_connection_cut_within_a_transaction_is_503_and_keeps_nothing(
     merge_apply = merge.apply
 
     def cut_then_merge(job: Any, push: Any) -> Any:
-        # Merging stands between reading the job and writing it; another loop runs in another thread.
-        loop_free = asyncio.new_event_loop()
-        loop_free.close()
-        _in_thread(postgres.kill_connections, url)
+        # Merging stands between reading the job and writing it. This thread has a loop, another has none.
+        thread = Thread(target=postgres.kill_connections, args=(url,))
+        thread.start()
+        thread.join(timeout=10)
         return merge_apply(job, push)
 
     monkeypatch.setattr(merge, "apply", cut_then_merge)
@@ -121,14 +122,6 @@ def test_a_connection_cut_within_a_transaction_is_503_and_keeps_nothing(
     monkeypatch.undo()
     assert team.get("/jobs/v1").json() == []
     assert team.synced(document)["sync"]["action"] == "created"
-
-
-def _in_thread(function: Any, *arguments: Any) -> None:
-    from threading import Thread
-
-    thread = Thread(target=function, args=arguments)
-    thread.start()
-    thread.join(timeout=10)
 
 
 def test_one_unexpected_error_does_not_harm_its_neighbours(

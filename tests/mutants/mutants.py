@@ -20,9 +20,14 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("server", "sync", "storage", "media", "fixtures", "tests", "pyproject.toml")
 PROPERTIES = ("tests/sync/test_merge_properties.py", "tests/sync/test_ingest_properties.py")
-EXAMPLES = ("tests/sync/test_rules.py", "tests/sync/test_rules_of_ingest.py", "tests/unit/test_tablet.py")
+EXAMPLES = (
+    "tests/sync/test_rules.py",
+    "tests/sync/test_status_rules.py",
+    "tests/sync/test_rules_of_ingest.py",
+    "tests/unit/test_tablet.py",
+)
 #: PostgreSQL runs the same merge; a broken rule shows on SQLite as well.
-OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=unshrunk", "-k", "not postgres")
+OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=unshrunk", "-k", "not postgresql")
 SECONDS = 240
 
 
@@ -67,7 +72,13 @@ MUTANTS = [
         "parsed is None or parsed[0] != self.incarnation or parsed[1]",
         "parsed is None or parsed[1]",
     ),
-    Mutant("hash with sync", VALUES, 'if "sync" in document:', 'if "sync" not in document:'),
+    Mutant(
+        "hash with sync",
+        VALUES,
+        'for key in sorted(members) if key != "sync"]',
+        "for key in sorted(members)]",
+        ((VALUES, '    document.pop("sync", None)\n', ""),),
+    ),
     Mutant("offset over echoes", MERGE, "_times(push, candidates)", "_times(push, push.scopes)"),
     Mutant(
         "no correction of a slow clock",
@@ -150,7 +161,13 @@ MUTANTS = [
         TABLET,
         "        if job is not None and job.unsent:\n            raise UnsentEdits(client_job_id)\n",
         "",
-        ((TABLET, "        if job.unsent:\n            return Answer(status)", "        if False:\n            pass"),),
+        (
+            (
+                TABLET,
+                "        if job.unsent:\n            return Answer(status)",
+                "        if False:\n            pass",
+            ),
+        ),
     ),
     Mutant(
         "If-Match before replay",
@@ -166,9 +183,7 @@ MUTANTS = [
         "    if name in push.stated:\n        return False\n",
         "",
     ),
-    Mutant(
-        "confirm is an echo", MERGE, "    if name in push.confirm:\n        return True\n", ""
-    ),
+    Mutant("confirm is an echo", MERGE, "    if name in push.confirm:\n        return True\n", ""),
     Mutant("absence deletes photos of siblings", VIEW, "if extra:", "if extra and False:"),
 ]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-_START_SECONDS = 20.0
+_START_SECONDS = 40.0
 
 
 def command(name: str = "fieldsync") -> str:
@@ -87,10 +87,16 @@ class ServerProcess:
         raise AssertionError(f"the server did not get ready:\n{log}")
 
     def kill(self) -> None:
-        """SIGKILL for every process of the server, as if the machine had lost its power."""
+        """SIGKILL for every process of the server, as if the machine had lost its power.
+
+        Returns once they are gone: the one that serves is a child, which nobody but its parent can wait for.
+        """
         self._signal(signal.SIGKILL)
         self._process.wait(timeout=10)
         self._log.close()
+        deadline = time.monotonic() + 5
+        while listening(self.port) and time.monotonic() < deadline:
+            time.sleep(0.005)
 
     def stop(self) -> None:
         """Ask it to end; insist if it does not."""

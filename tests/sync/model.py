@@ -59,7 +59,9 @@ def held_by(job: LocalJob) -> dict[str, Statement]:
 def respelled(body: Document) -> Document:
     """The same JSON as another library writes it: members turned round, 1 as 1.0, no nulls, times with +00:00."""
     return {
-        key: value if key == "sync" else _respelled(value, key in ("metadata",) and "clientJobId" not in value)
+        key: value
+        if key == "sync"
+        else _respelled(value, key in ("metadata",) and "clientJobId" not in value)
         for key, value in reversed(body.items())
     }
 
@@ -281,9 +283,7 @@ class LegacyClient:
 
     def complete_step(self, key: str, value: int) -> None:
         steps = [
-            step
-            for step in self.document.get("completedSteps") or []
-            if body_of(step)["uniqueStepId"] != key
+            step for step in self.document.get("completedSteps") or [] if body_of(step)["uniqueStepId"] != key
         ]
         step = step_of(key, value)
         step["singleStep"]["updated"] = self._now()
@@ -333,7 +333,11 @@ class World:
     """Everybody and everything around one job."""
 
     def __init__(
-        self, server: Server, skews: tuple[timedelta, ...], silent: int | None = None, respelling: int | None = None
+        self,
+        server: Server,
+        skews: tuple[timedelta, ...],
+        silent: int | None = None,
+        respelling: int | None = None,
     ) -> None:
         self.server = server
         self.now = MORNING

@@ -134,4 +134,3 @@ def conflict(document: Document, scope: str) -> list[Any]:
         if entry["scope"] == scope
         for other in entry["values"]
     ]
-

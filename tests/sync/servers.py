@@ -19,6 +19,7 @@ from sync.errors import Conflict, NotFound, SyncError
 from sync.etag import format_etag, parse_etag
 from sync.ingest import Ingest
 from sync.snapshot import Part, Snapshot, parse
+from sync.values import same_document
 from sync.view import completed
 from tests.sync.oracle import Request
 
@@ -84,7 +85,11 @@ class PureServer:
         key = (snapshot.install_id or "", snapshot.push_seq)
         legacy = snapshot.install_id is None
         known = self._pushes.get(key)
-        if known is not None and known.body_hash != snapshot.body_hash:
+        if (
+            known is not None
+            and known.body_hash != snapshot.body_hash
+            and not same_document(known.body, snapshot.body)
+        ):
             return Conflict("install-cloned", "two devices share an identity")
         if known is not None or (legacy and snapshot.body_hash in self._bodies):
             return Applied("unchanged", self.job, self.job.rev, INCARNATION, received_at, replayed=True)

@@ -41,7 +41,12 @@ def ordered(job: Job) -> Any:
     return {
         scope: [(edit.install, edit.seq, edit.base, edit.rev, edit.ts, edit.phase) for edit in kept.live]
         for scope, kept in job.scopes.items()
-    }, (job.created and job.created[0], job.updated and job.updated[0], job.rev, job.aborted and job.aborted.ts)
+    }, (
+        job.created and job.created[0],
+        job.updated and job.updated[0],
+        job.rev,
+        job.aborted and job.aborted.ts,
+    )
 
 
 deeds = st.lists(

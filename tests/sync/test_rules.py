@@ -187,7 +187,7 @@ def test_an_echoed_header_time_moves_nothing_however_it_is_spelled(office: Offic
 
 def test_an_edit_supersedes_what_its_install_had_seen_whatever_the_clocks(office: Office) -> None:
     seen = office.push(A, completed=(step("a", 1, 900),), time=900)
-    merged = office.push(B, base=rev(seen), completed=(step("a", 2, -10**6),), time=-(10**6))
+    merged = office.push(B, base=rev(seen), completed=(step("a", 2, -(10**6)),), time=-(10**6))
     assert (values(merged), merged["sync"]["conflicts"]) == ({"a": 2}, [])
 
 
@@ -341,7 +341,9 @@ def test_a_finished_job_has_no_current_step_and_its_open_ones_are_open_steps(off
 
 
 def test_steps_stand_in_the_order_of_their_corrected_times_and_then_of_their_keys(office: Office) -> None:
-    merged = office.push(A, completed=(step("z", 1, 10), step("y", 1, 30), step("x", 1, 20), step("w", 1, 20)))
+    merged = office.push(
+        A, completed=(step("z", 1, 10), step("y", 1, 30), step("x", 1, 20), step("w", 1, 20))
+    )
     assert list(values(merged)) == ["z", "w", "x", "y"]
 
 
@@ -363,7 +365,12 @@ def test_unknown_members_survive_byte_for_byte(office: Office) -> None:
 def test_server_owned_members_are_ignored_when_sent(office: Office) -> None:
     said = {"jobId": "mine", "team": "mine", "excluded": True, "jobExclusion": [{"reason": "mine"}]}
     view = office.push(A, top=said, modified=moment(1))
-    assert (view["jobId"], view["team"], view["excluded"], view["jobExclusion"]) == ("0" * 24, "north", False, [])
+    assert (view["jobId"], view["team"], view["excluded"], view["jobExclusion"]) == (
+        "0" * 24,
+        "north",
+        False,
+        [],
+    )
     assert view["metadata"]["modified"].startswith("2025-06-02T08:16:41")
 
 
@@ -396,5 +403,3 @@ def test_events_tell_of_creation_change_completion_and_abort_once() -> None:
         ["job.updated", "job.aborted"],
         [],
     ]
-
-
