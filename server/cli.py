@@ -1,9 +1,7 @@
 """The command ``fieldsync``."""
 
-import asyncio
 import json
 import os
-import secrets
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,9 @@ import granian
 from granian.constants import Interfaces, Loops
 
 from server.settings import InvalidSetting, Settings
-from server.setup import create_team
-from storage.database import Database, Unavailable, open_database
-from storage.queries.feed import renew_incarnations
+
+# Commands import what they need when they run: `serve` only watches over its child, and 50 MB of a database
+# library in it would be a third of what the whole server takes.
 
 _DATA = click.option(
     "--data", type=click.Path(path_type=Path, file_okay=False), help="Data folder.  [default: data]"
@@ -35,13 +33,9 @@ def cli() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def init(team: str, owner: str, data: Path | None, as_json: bool) -> None:
     """Create a team, its owner and a client. The secrets are printed once."""
-    settings = _settings(data=data)
+    from server import operations
 
-    async def run(database: Database) -> dict[str, str]:
-        await database.migrate()
-        return await create_team(database, team, owner)
-
-    created = _with_database(settings, run)
+    created = _run(operations.init, _settings(data=data), team, owner)
     if as_json:
         click.echo(json.dumps(created, ensure_ascii=False))
         return
@@ -84,7 +78,9 @@ def serve(host: str | None, port: int | None, data: Path | None) -> None:
 @_DATA
 def migrate(data: Path | None) -> None:
     """Bring the schema of the database up to this version."""
-    _with_database(_settings(data=data), Database.migrate)
+    from server import operations
+
+    _run(operations.migrate, _settings(data=data))
     click.echo("The schema is current.")
 
 
@@ -92,12 +88,9 @@ def migrate(data: Path | None) -> None:
 @_DATA
 def new_incarnation(data: Path | None) -> None:
     """After a restore from a backup: tell devices apart what they saw before it. Restart the servers then."""
-    value = secrets.token_hex(4)
+    from server import operations
 
-    async def run(database: Database) -> None:
-        await database.write(renew_incarnations, value)
-
-    _with_database(_settings(data=data), run)
+    value = _run(operations.new_incarnation, _settings(data=data))
     click.echo(f"The incarnation is {value} now. Restart every server.")
 
 
@@ -121,17 +114,10 @@ def _settings(**overrides: Any) -> Settings:
         raise click.ClickException(str(error)) from None
 
 
-def _with_database(settings: Settings, run: Any) -> Any:
-    async def main() -> Any:
-        database = open_database(settings.effective_database_url)
-        try:
-            return await run(database)
-        finally:
-            await database.close()
-
+def _run(operation: Any, *arguments: Any) -> Any:
     try:
-        return asyncio.run(main())
-    except (ValueError, Unavailable) as error:
+        return operation(*arguments)
+    except ValueError as error:
         raise click.ClickException(str(error)) from None
 
 

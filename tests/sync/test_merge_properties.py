@@ -181,7 +181,7 @@ def test_1_unpulled_devices_give_one_view_in_any_interleaving(
             # A device says all that it has said before, and what is new.
             for seq, push in enumerate(fleets[device][: done[device]], start=1):
                 made = 100 * device + 10 * seq
-                said |= {key: (made, made + skew) for key in push["keys"]}
+                said |= dict.fromkeys(push["keys"], (made, made + skew))
                 if push["meta"]:
                     meta["k"] = made
                 if not legacy:
@@ -213,7 +213,7 @@ def test_3_an_older_push_overwrites_nothing_newer_and_loses_nothing_the_newer_la
     server = PureServer(JOB)
     document: Any = None
     for now, index in enumerate(order, start=100):
-        steps = {key: (index, index) for key in said[index]}
+        steps = dict.fromkeys(said[index], (index, index))
         document = send(server, body(steps, install=1, seq=index + 1, time=index, sent=now), now)
     shown = {
         step["singleStep"]["uniqueStepId"]: step["singleStep"]["values"][0]

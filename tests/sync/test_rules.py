@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import msgspec
 import pytest
 
 from sync.merge import events
-from tests.sync.pushing import A, B, C, Office, conflict, moment, snapshot, step, values
+from tests.sync.pushing import A, B, C, Office, conflict, moment, step, values
 
 
 @pytest.fixture

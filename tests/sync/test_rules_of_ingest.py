@@ -261,7 +261,7 @@ def test_excluded_jobs_are_no_news_to_who_has_pulled_since_and_are_to_everybody_
     excluded = done(desk.change("edit", exclusion=(b'{"jobExclusion":[{"a":1}],"excluded":true}', 0)))
     assert view(excluded)["excluded"] is True
     for seq, base, in_sync in ((2, first, False), (3, excluded, True)):
-        said = {"head": seq} | {key: None for key in ("workflowId", "workflowVersionId", "jobTitle")}
+        said = {"head": seq} | dict.fromkeys(("workflowId", "workflowVersionId", "jobTitle"))
         result = desk.push(A, seq=seq, base=etag(base), time=10, metadata={"k": 1}, **said)
         assert msgspec.json.decode(push_answer(result, minimal=True))["sync"]["inSync"] is in_sync
 
