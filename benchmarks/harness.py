@@ -84,16 +84,18 @@ def initialise(data: Path, environment: dict[str, str]) -> dict[str, str]:
 
 @contextmanager
 def serving(
-    data: Path, secrets: dict[str, str], environment: dict[str, str], factory: str = ""
+    data: Path, secrets: dict[str, str], environment: dict[str, str], target: str = "", bare: bool = False
 ) -> Iterator[Server]:
-    """A server on ``data``; ``factory`` serves another application than the product's."""
+    """A server on ``data``; ``target`` serves another application than the product's (``bare``: one
+    without its routes)."""
     port = free_port()
     environment = {**environment, "FIELDSYNC_LOG_LEVEL": "warning"}
-    if factory:
+    if target:
         environment.update(FIELDSYNC_DATA=str(data), FIELDSYNC_PORT=str(port))
         command = [
-            *(sys.executable, "-m", "granian", factory, "--factory", "--interface", "asgi"),
+            *(sys.executable, "-m", "granian", target, "--interface", "asgi"),
             *("--port", str(port), "--loop", "uvloop", "--no-ws", "--log-level", "warning"),
+            *(() if bare else ("--factory",)),
         ]
     else:
         command = [sys.executable, "-m", "server.cli", "serve", "--port", str(port), "--data", str(data)]
@@ -107,16 +109,7 @@ def serving(
             except httpx.TransportError:
                 pass
             time.sleep(0.1)
-        answer = httpx.post(
-            f"{url}/connect/token",
-            data={
-                "grant_type": "client_credentials",
-                "client_id": secrets["clientId"],
-                "client_secret": secrets["clientSecret"],
-                "scope": "workflow.execute",
-            },
-        )
-        yield Server(url, answer.json()["access_token"], data, process)
+        yield Server(url, "none" if bare else _token(url, secrets), data, process)
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         try:
@@ -126,7 +119,21 @@ def serving(
             process.wait()
 
 
-def load(server: Server, connections: int, seconds: int, *script: str, path: str = "") -> dict[str, Any]:
+def _token(url: str, secrets: dict[str, str]) -> str:
+    answer = httpx.post(
+        f"{url}/connect/token",
+        data={
+            "grant_type": "client_credentials",
+            "client_id": secrets["clientId"],
+            "client_secret": secrets["clientSecret"],
+            "scope": "workflow.execute",
+        },
+    )
+    token: str = answer.json()["access_token"]
+    return token
+
+
+def load(server: Server, connections: int, seconds: int, *script: str) -> dict[str, Any]:
     """Load ``server`` with wrk; answers its figures, latencies in milliseconds."""
     wrk = shutil.which("wrk")
     if wrk is None:
@@ -139,7 +146,6 @@ def load(server: Server, connections: int, seconds: int, *script: str, path: str
         check=True,
         capture_output=True,
         text=True,
-        env={**os.environ, "BENCH_PATH": path},
     ).stdout
     found = re.search(r"^RESULT (.*)$", text, re.MULTILINE)
     if found is None:

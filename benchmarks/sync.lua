@@ -17,7 +17,7 @@ function init(args)
   install = string.format("%08x-0000-4000-8000-%012x", math.random(0, 0xfffffff), os.time() * 16 + number)
   counter = 0
   wrk.method = "POST"
-  wrk.path = os.getenv("BENCH_PATH") ~= "" and os.getenv("BENCH_PATH") or "/jobs/v1/basicSync"
+  wrk.path = "/jobs/v1/basicSync"
   wrk.headers["Authorization"] = "Bearer " .. args[1]
   wrk.headers["Content-Type"] = "application/json"
 end

@@ -5,8 +5,6 @@ else that merging needs; where an edit's value stands in the view, it holds the 
 copy (fewer WAL bytes for each push, measured in docs/performance.md).
 """
 
-from typing import Any
-
 import msgspec
 
 from sync.snapshot import NO_REFS, Refs
@@ -16,14 +14,9 @@ SERVER = "server"
 #: How many former values of a scope an echo is recognised by. An echo of an older one becomes a false
 #: conflict, never a loss.
 MAX_FORMER_VALUES = 256
-#: Shorter values are kept in place: a reference would not be smaller.
-_MIN_SPAN = 16
-
-_packer = msgspec.msgpack.Encoder()
-_unpack = msgspec.msgpack.Decoder().decode
 
 
-class Edit(msgspec.Struct, frozen=True, gc=False):
+class Edit(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What one install said about one scope in one push.
 
     Attributes:
@@ -44,7 +37,7 @@ class Edit(msgspec.Struct, frozen=True, gc=False):
     refs: Refs = NO_REFS
 
 
-class Former(msgspec.Struct, frozen=True, gc=False):
+class Former(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The last superseded edit of an install in a scope: what it is remembered to have written."""
 
     install: str
@@ -55,7 +48,7 @@ class Former(msgspec.Struct, frozen=True, gc=False):
     digest: bytes
 
 
-class Scope(msgspec.Struct, frozen=True):
+class Scope(msgspec.Struct, frozen=True, array_like=True):
     """One independently merged part of a job.
 
     Attributes:
@@ -90,7 +83,7 @@ class Scope(msgspec.Struct, frozen=True):
         return None
 
 
-class Mark(msgspec.Struct, frozen=True, gc=False):
+class Mark(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The abort mark. ``value`` holds the raw status and abandonReason that set it."""
 
     ts: int
@@ -110,8 +103,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         pushed: install -> the greatest pushSeq applied to this job.
         writers: users who created the job or were ever assigned it.
         modified_at: when the view last changed.
-        view: the document shown; ``spans`` says where shown values stand in it, ``resources`` which
-            photos and files it refers to (None: not looked up yet).
+        view: the document shown. ``spans`` says where in it the values of shown steps stand, ``modified``
+            where its own `modified` stands, ``resources`` which photos and files it refers to (None: not
+            looked up yet).
     """
 
     job_id: str
@@ -131,56 +125,48 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     modified_at: int = 0
     view: bytes = b""
     spans: dict[str, tuple[int, int]] = {}
+    modified: tuple[int, int] = (0, 0)
     resources: tuple[str, ...] | None = None
+
+
+class _Stored(msgspec.Struct, array_like=True):
+    """Everything of a job that neither its row's columns nor its view hold."""
+
+    team: str
+    created_by: str
+    created: tuple[int, str] | None
+    updated: tuple[int, str] | None
+    aborted: Mark | None
+    reopened: int
+    legacy_status: dict[str, bytes]
+    pushed: dict[str, int]
+    writers: tuple[str, ...]
+    scopes: dict[str, Scope]
+    spans: dict[str, tuple[int, int]]
+
+
+_packer = msgspec.msgpack.Encoder()
+_stored = msgspec.msgpack.Decoder(_Stored)
 
 
 def pack(job: Job) -> bytes:
     """The stored form of everything but the view."""
-    installs: dict[str, int] = {}
-    stamps: dict[tuple[str, int, int, int], int] = {}
-    rows: list[Any] = []
-    spans = job.spans
-    for name, scope in job.scopes.items():
-        live: list[Any] = []
-        for edit in scope.live:
-            stamp = (edit.install, edit.seq, edit.base, edit.rev)
-            place = stamps.get(stamp)
-            if place is None:
-                place = stamps[stamp] = len(stamps)
-                installs.setdefault(edit.install, len(installs))
-            value: Any = edit.value
-            if not live and len(value) >= _MIN_SPAN:
-                value = spans.get(name, value)
-            live.append((place, edit.ts, edit.phase, value, None if edit.refs is NO_REFS else edit.refs))
-        if not scope.formers:
-            rows.append((name, scope.changed, live, None, scope.shown or None, None))
-            continue
-        former = [
-            (
-                installs.setdefault(last.install, len(installs)),
-                last.seq,
-                last.rev,
-                last.ts,
-                last.phase,
-                last.digest,
-            )
-            for last in scope.formers
-        ]
-        rows.append((name, scope.changed, live, former, scope.shown or None, scope.unshown or None))
-    mark = job.aborted
+    scopes = dict(job.scopes)
+    for name in job.spans:
+        scopes[name] = _with_value(scopes[name], b"")
     return _packer.encode(
-        (
-            (job.team, job.created_by, job.created, job.updated),
-            (
-                job.reopened,
-                (mark.ts, mark.install, mark.value) if mark else None,
-                job.legacy_status,
-                job.writers,
-                job.pushed,
-            ),
-            tuple(installs),
-            [(installs[install], seq, base, rev) for install, seq, base, rev in stamps],
-            rows,
+        _Stored(
+            job.team,
+            job.created_by,
+            job.created,
+            job.updated,
+            job.aborted,
+            job.reopened,
+            job.legacy_status,
+            job.pushed,
+            job.writers,
+            scopes,
+            job.spans,
         )
     )
 
@@ -189,62 +175,33 @@ def unpack(
     edits: bytes, view: bytes, *, job_id: str, client_job_id: str, rev: int, created_at: int, modified_at: int
 ) -> Job:
     """The job of a stored row."""
-    (
-        (team, created_by, created, updated),
-        (reopened, mark, legacy, writers, pushed),
-        installs,
-        stamps,
-        rows,
-    ) = _unpack(edits)
-    spans: dict[str, tuple[int, int]] = {}
-    scopes: dict[str, Scope] = {}
-    for name, changed, live_rows, former_rows, shown, unshown in rows:
-        live = []
-        for place, ts, phase, value, refs in live_rows:
-            install, seq, base, edit_rev = stamps[place]
-            if type(value) is list:
-                start, end = value
-                spans[name] = (start, end)
-                value = view[start:end]
-            live.append(
-                Edit(
-                    installs[install],
-                    seq,
-                    base,
-                    edit_rev,
-                    ts,
-                    phase,
-                    value,
-                    Refs(tuple(refs[0]), tuple(refs[1])) if refs else NO_REFS,
-                )
-            )
-        formers = tuple(
-            Former(installs[install], seq, former_rev, ts, phase, digest)
-            for install, seq, former_rev, ts, phase, digest in former_rows or ()
-        )
-        scopes[name] = Scope(
-            tuple(live),
-            changed,
-            formers,
-            tuple((since, mark) for since, mark in shown or ()),
-            tuple(unshown or ()),
-        )
+    stored = _stored.decode(edits)
+    scopes = stored.scopes
+    for name, (start, end) in stored.spans.items():
+        scopes[name] = _with_value(scopes[name], view[start:end])
     return Job(
         job_id=job_id,
         client_job_id=client_job_id,
-        team=team,
-        created_by=created_by,
+        team=stored.team,
+        created_by=stored.created_by,
         rev=rev,
         scopes=scopes,
-        created=tuple(created) if created else None,
-        updated=tuple(updated) if updated else None,
-        aborted=Mark(*mark) if mark else None,
-        reopened=reopened,
-        legacy_status=legacy,
-        pushed=pushed,
-        writers=tuple(writers),
+        created=stored.created,
+        updated=stored.updated,
+        aborted=stored.aborted,
+        reopened=stored.reopened,
+        legacy_status=stored.legacy_status,
+        pushed=stored.pushed,
+        writers=stored.writers,
         created_at=created_at,
         modified_at=modified_at,
         view=view,
-        spans=spans,
+        spans=stored.spans,
     )
+
+
+def _with_value(scope: Scope, value: bytes) -> Scope:
+    """``scope`` with another value of its shown edit."""
+    shown = scope.live[0]
+    edit = Edit(shown.install, shown.seq, shown.base, shown.rev, shown.ts, shown.phase, value, shown.refs)
+    return Scope((edit, *scope.live[1:]), scope.changed, scope.formers, scope.shown, scope.unshown)

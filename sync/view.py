@@ -17,8 +17,6 @@ from sync.values import digest, format_time
 
 PHASE_NAMES = ("current", "completed", "cancelled")
 MAX_CONFLICTS = 8
-#: Where `modified` stands, among the spans of a view. Its time always takes the same room.
-MODIFIED = "modified"
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _items = msgspec.json.Decoder(list[msgspec.Raw] | None)
@@ -80,7 +78,7 @@ def resource_ids(job: Job) -> tuple[str, ...]:
 def _resource_ids(scopes: dict[str, Scope]) -> tuple[str, ...]:
     texts: dict[str, None] = {}
     for scope in scopes.values():
-        if len(scope.live) > 1 or scope.live[0].refs is not NO_REFS:
+        if len(scope.live) > 1 or scope.live[0].refs != NO_REFS:
             for items in shown_refs(scope):
                 texts.update(dict.fromkeys(items))
     return tuple(msgspec.json.decode(text) for text in texts if text[0] == '"')
@@ -197,7 +195,9 @@ def render(job: Job) -> Job:
             _encode(job.updated[1]) if job.updated else b"null",
         )
     )
-    out.add_value(MODIFIED, b'"%s"' % format_time(job.modified_at).encode())
+    start = out.size
+    out.add(b'"%s"' % format_time(job.modified_at).encode())
+    modified = (start, out.size)
     out.add(
         b',"status":%s,"userId":%s,"currentStep":'
         % (status.get("status", b"null"), assignee.get("userId", b"null"))
@@ -234,7 +234,7 @@ def render(job: Job) -> Job:
     )
     out.add_steps(opened, b"[]")
     out.add(b',"attachmentsComplete":false}}' if resources else b',"attachmentsComplete":true}}')
-    return replace(job, view=b"".join(out.pieces), spans=out.spans, resources=resources)
+    return replace(job, view=b"".join(out.pieces), spans=out.spans, modified=modified, resources=resources)
 
 
 class _Out:
@@ -251,18 +251,11 @@ class _Out:
         self.pieces.append(piece)
         self.size += len(piece)
 
-    def add_value(self, name: str, value: bytes) -> None:
-        end = self.size + len(value)
-        self.spans[name] = (self.size, end)
-        self.pieces.append(value)
-        self.size = end
-
     def add_step(self, name: str, scope: Scope) -> None:
         value = shown_value(scope)
         if value is scope.live[0].value:
-            self.add_value(name, value)
-        else:
-            self.add(value)
+            self.spans[name] = (self.size, self.size + len(value))
+        self.add(value)
 
     def add_steps(self, steps: _Steps, empty: bytes) -> None:
         if not steps:
@@ -287,7 +280,7 @@ def _members_of(items: _Steps, cut: int) -> list[bytes]:
 
 def same_view(rendered: Job, other: Job) -> bool:
     """Whether a job just rendered shows the same as another, ``modified`` aside."""
-    start, end = rendered.spans[MODIFIED]
+    start, end = rendered.modified
     mine, theirs = rendered.view, other.view
     return len(mine) == len(theirs) and mine[:start] == theirs[:start] and mine[end:] == theirs[end:]
 

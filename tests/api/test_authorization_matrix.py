@@ -201,7 +201,9 @@ def test_no_route_takes_a_token_that_is_not_ours(
         assert codes(sqlite_app, guarded, {"Authorization": token}) == {"token-invalid"}
 
 
-def test_a_token_in_the_address_is_none(sqlite_app: RunningApp, matrix_team: Team, guarded: list[Route]) -> None:
+def test_a_token_in_the_address_is_none(
+    sqlite_app: RunningApp, matrix_team: Team, guarded: list[Route]
+) -> None:
     token = matrix_team.owner.headers["Authorization"].removeprefix("Bearer ")
 
     async def run() -> set[int]:
@@ -219,7 +221,9 @@ def test_no_route_takes_a_token_without_scopes_or_permissions(
 ) -> None:
     policed = [route for route in guarded if route.policy != ANY_TOKEN]
     assert codes(sqlite_app, policed, matrix_team.user().headers) == {"insufficient-permission"}
-    assert codes(sqlite_app, policed, matrix_team.client("OWNER", scopes=[]).headers) == {"insufficient-scope"}
+    assert codes(sqlite_app, policed, matrix_team.client("OWNER", scopes=[]).headers) == {
+        "insufficient-scope"
+    }
 
 
 def _lock(connection: Connection, team: Team, account: Account) -> None:

@@ -105,7 +105,12 @@ REFUSED: dict[str, tuple[bytes, int, str, str | None]] = {
         "invalid-snapshot",
         "cancelledSteps[1]",
     ),
-    "step's time number": (with_step(updated=5), 422, "invalid-snapshot", "completedSteps[3].singleStep.updated"),
+    "step's time number": (
+        with_step(updated=5),
+        422,
+        "invalid-snapshot",
+        "completedSteps[3].singleStep.updated",
+    ),
     "step's key number": (
         with_step(uniqueStepId=5),
         422,
@@ -160,7 +165,9 @@ REFUSED: dict[str, tuple[bytes, int, str, str | None]] = {
     [(name, "/jobs/v1/basicSync") for name in REFUSED]
     + [(name, "/jobs/v1") for name in ("empty body", "NaN", "101 levels", "array", "no id", "pushSeq 0")],
 )
-def test_what_is_no_snapshot_is_refused_and_kept_once_verbatim(sqlite_team: Team, name: str, path: str) -> None:
+def test_what_is_no_snapshot_is_refused_and_kept_once_verbatim(
+    sqlite_team: Team, name: str, path: str
+) -> None:
     body, status, code, field = REFUSED[name]
     for times in (1, 2):
         refused = problem(sqlite_team.post(path, content=body), status, code)
@@ -176,7 +183,14 @@ def test_what_is_no_snapshot_is_refused_and_kept_once_verbatim(sqlite_team: Team
 
 @pytest.mark.parametrize(
     "text",
-    ["1" + "0" * 5_000, "-" + "9" * 5_000, "0." + "1" * 5_000, "1e-400", "[" * 98 + "]" * 98, '"' + "x" * 99_999 + '"'],
+    [
+        "1" + "0" * 5_000,
+        "-" + "9" * 5_000,
+        "0." + "1" * 5_000,
+        "1e-400",
+        "[" * 98 + "]" * 98,
+        '"' + "x" * 99_999 + '"',
+    ],
     ids=["5,000 digits", "negative 5,000 digits", "5,000 decimals", "tiny", "98 levels", "100 KB text"],
 )
 def test_what_is_merely_unusual_is_applied_as_it_came_or_refused(sqlite_team: Team, text: str) -> None:
@@ -213,7 +227,9 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
         yield app
 
 
-@pytest.mark.parametrize("path", ["/jobs/v1/basicSync", "/jobs/v1", "/jobs/v1/some", "/jobs/v1/some/metadata"])
+@pytest.mark.parametrize(
+    "path", ["/jobs/v1/basicSync", "/jobs/v1", "/jobs/v1/some", "/jobs/v1/some/metadata"]
+)
 def test_a_body_beyond_what_is_kept_is_refused(narrow: RunningApp, path: str) -> None:
     team = narrow.team()
     refused = problem(team.post(path, content=raw(f'"{"x" * 6_000}"')), 413, "too-large")
@@ -255,7 +271,12 @@ def test_a_refusal_leaves_the_job_as_it_was(team: Team) -> None:
 def test_text_with_nul_in_it_is_kept_on_every_database(team: Team) -> None:
     team.synced(raw('"\\u0000"'))
     assert b'"x":"\\u0000"' in team.get("/jobs/v1/raw").content
-    bodies = (b'{"metadata":{"clientJobId":"a\\u0000b"}}', b'{"\\u0000":', b"\0", b'{"metadata":{"\\u0000":[],"status":{}}}')
+    bodies = (
+        b'{"metadata":{"clientJobId":"a\\u0000b"}}',
+        b'{"\\u0000":',
+        b"\0",
+        b'{"metadata":{"\\u0000":[],"status":{}}}',
+    )
     for body in bodies:
         assert team.sync(body).status_code in (400, 422)
     assert {team.quarantined_body(entry["quarantineId"]) for entry in team.quarantine()} == set(bodies)

@@ -137,9 +137,7 @@ def test_a_finished_job_cannot_be_assigned(team: Team, status: str) -> None:
 
 @pytest.mark.parametrize("slash", ["", "/"])
 @pytest.mark.parametrize("said", ["true", True, "True"])
-def test_excluding_is_recorded_with_who_why_and_when(
-    team: Team, path: str, said: object, slash: str
-) -> None:
+def test_excluding_is_recorded_with_who_why_and_when(team: Team, path: str, said: object, slash: str) -> None:
     body = {"userId": "someone", "reason": "a test job", "isExcluded": said}
     answer = team.put(path + slash, json=body).json()
     assert answer["excluded"] is True
@@ -159,7 +157,11 @@ def test_an_excluded_job_can_be_taken_in_again(team: Team, path: str, said: obje
 
 @pytest.mark.parametrize(
     ("body", "field"),
-    [({}, "isExcluded"), ({"isExcluded": "perhaps"}, "isExcluded"), ({"isExcluded": True, "reason": 1}, "reason")],
+    [
+        ({}, "isExcluded"),
+        ({"isExcluded": "perhaps"}, "isExcluded"),
+        ({"isExcluded": True, "reason": 1}, "reason"),
+    ],
 )
 def test_an_exclusion_that_says_nothing_clear_is_refused(
     team: Team, path: str, body: object, field: str

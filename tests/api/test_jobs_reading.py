@@ -44,7 +44,9 @@ READ_SYNC = {"conflicts", "openSteps", "attachmentsComplete", "rev", "etag"}
 
 
 def small(number: int, workflow_id: str = "many") -> Document:
-    return {"metadata": {"clientJobId": f"job-{number:04}", "workflowId": workflow_id, "status": "InProgress"}}
+    return {
+        "metadata": {"clientJobId": f"job-{number:04}", "workflowId": workflow_id, "status": "InProgress"}
+    }
 
 
 def ids(jobs: list[Document]) -> list[str]:

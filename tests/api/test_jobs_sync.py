@@ -99,7 +99,10 @@ def test_the_action_tells_what_became_of_a_push(team: Team, install: str) -> Non
 def test_the_files_a_job_refers_to_are_named_as_missing(team: Team) -> None:
     document = snapshot()
     photos = [str(uuid.uuid4()), str(uuid.uuid4())]
-    document["completedSteps"] = [step("a", valueResourceIds=photos), step("b", noteResourceFilenames=["n.jpg"])]
+    document["completedSteps"] = [
+        step("a", valueResourceIds=photos),
+        step("b", noteResourceFilenames=["n.jpg"]),
+    ]
     said = team.synced(document)["sync"]
     assert sorted(said["missingResources"]) == sorted([*photos, "n.jpg"])
     assert said["attachmentsComplete"] is False
@@ -126,7 +129,9 @@ def test_the_clock_offset_of_the_device_is_told(team: Team, install: str) -> Non
 def test_a_base_of_another_server_life_is_reset(team: Team, install: str) -> None:
     document = snapshot()
     first = team.synced(enveloped(document, install, 1))
-    for seq, base in enumerate(['"00000000.1"', '"nonsense"', first["sync"]["etag"].replace('.1"', '.99"')], 2):
+    for seq, base in enumerate(
+        ['"00000000.1"', '"nonsense"', first["sync"]["etag"].replace('.1"', '.99"')], 2
+    ):
         changed = edited(document, seq, jobTitle=str(seq))
         assert team.synced(enveloped(changed, install, seq, base))["sync"]["reset"] is True
     known = edited(document, 50, jobTitle="known")

@@ -32,7 +32,9 @@ class Storage:
         self.b = self.write(teams.insert_team, "b", 1)
 
     def read(self, query: Callable[..., T], *arguments: Any, **options: Any) -> T:
-        return self.runner.run(self.database.read(lambda connection: query(connection, *arguments, **options)))
+        return self.runner.run(
+            self.database.read(lambda connection: query(connection, *arguments, **options))
+        )
 
     def write(self, work: Callable[..., T], *arguments: Any) -> T:
         return self.runner.run(self.database.write(work, *arguments))
@@ -62,7 +64,9 @@ def storage(database_url: str) -> Iterator[Storage]:
         runner.run(opened.database.close())
 
 
-def body(client_job_id: str, *, workflow: str = "w", install: int | None = None, seq: int = 1, **more: str) -> bytes:
+def body(
+    client_job_id: str, *, workflow: str = "w", install: int | None = None, seq: int = 1, **more: str
+) -> bytes:
     members = "".join(f',"{name}":"{value}"' for name, value in more.items())
     sync = "" if install is None else f',"sync":{{"installId":"{uuid(install)}","pushSeq":{seq}}}'
     return f'{{"metadata":{{"clientJobId":"{client_job_id}","workflowId":"{workflow}"{members}}}{sync}}}'.encode()
@@ -81,7 +85,9 @@ def ids(rows: list[jobs.JobView]) -> list[str]:
 
 def test_the_migrations_make_exactly_the_tables_of_the_code(storage: Storage) -> None:
     def differences(connection: Connection) -> list[Any]:
-        context = MigrationContext.configure(connection, opts={"compare_type": True, "target_metadata": metadata})
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "target_metadata": metadata}
+        )
         return list(compare_metadata(context, metadata))
 
     assert storage.read(differences) == []
@@ -183,7 +189,9 @@ def test_rewriting_a_job_leaves_what_never_changes(storage: Storage) -> None:
 def test_pages_are_newest_first_and_deleted_jobs_are_not_in_them(storage: Storage) -> None:
     names = [f"{number:02}" for number in range(10)]
     for name in names:
-        storage.push(body(name, workflow="even" if int(name) % 2 == 0 else "odd"), subject=f"s{int(name) % 3}")
+        storage.push(
+            body(name, workflow="even" if int(name) % 2 == 0 else "odd"), subject=f"s{int(name) % 3}"
+        )
     storage.change("delete", "04")
     newest = [name for name in reversed(names) if name != "04"]
     page = storage.read(jobs.page, storage.a, limit=100)
@@ -194,7 +202,9 @@ def test_pages_are_newest_first_and_deleted_jobs_are_not_in_them(storage: Storag
     assert ids(storage.read(jobs.page, storage.a, limit=2, before=page[4].job_id)) == newest[5:7]
     assert ids(storage.read(jobs.page, storage.a, limit=9, workflow_id="even")) == ["08", "06", "02", "00"]
     assert ids(storage.read(jobs.page, storage.a, limit=9, owner_id="s0")) == ["09", "06", "03", "00"]
-    assert ids(storage.read(jobs.page, storage.a, limit=9, skip=1, owner_id="s0", workflow_id="odd")) == ["03"]
+    assert ids(storage.read(jobs.page, storage.a, limit=9, skip=1, owner_id="s0", workflow_id="odd")) == [
+        "03"
+    ]
 
 
 def test_open_jobs_are_found_oldest_first_beyond_a_place(storage: Storage) -> None:
@@ -229,7 +239,9 @@ def test_of_a_deleted_jobs_history_only_what_tells_replays_is_kept(storage: Stor
     body_hash = parse(body("job")).body_hash
     assert storage.read(snapshots.body, storage.a, found.job_id, body_hash)
     storage.change("delete", "job")
-    assert storage.read(snapshots.known, storage.a, [found.job_id], [body_hash]) == {(found.job_id, body_hash)}
+    assert storage.read(snapshots.known, storage.a, [found.job_id], [body_hash]) == {
+        (found.job_id, body_hash)
+    }
     assert not storage.read(snapshots.body, storage.a, found.job_id, body_hash)
     assert storage.read(snapshots.of_job, storage.a, "job", 0, 10) is None
     assert len(storage.read(snapshots.of_job, storage.a, "other", 0, 10) or []) == 1
@@ -361,7 +373,12 @@ def test_usernames_are_unique_over_all_teams_whatever_their_case(storage: Storag
     found = storage.read(users.user_by_username, users.username_key(" ANN "))
     assert found is not None
     assert (found.user_id, found.team_name, found.permissions) == ("1", "a", frozenset({"OWNER"}))
-    assert storage.read(lambda connection: connection.execute(select(func.count()).select_from(users_table)).scalar()) == 1
+    assert (
+        storage.read(
+            lambda connection: connection.execute(select(func.count()).select_from(users_table)).scalar()
+        )
+        == 1
+    )
 
 
 def test_client_ids_are_unique_over_all_teams(storage: Storage) -> None:

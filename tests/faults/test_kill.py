@@ -137,7 +137,9 @@ def _token(port: int, created: dict[str, str]) -> str:
         "client_secret": created["clientSecret"],
     }
     try:
-        response = httpx.post(f"http://127.0.0.1:{port}/connect/token", data=form, trust_env=False, timeout=10)
+        response = httpx.post(
+            f"http://127.0.0.1:{port}/connect/token", data=form, trust_env=False, timeout=10
+        )
     except httpx.TransportError:
         time.sleep(0.02)
         return ""

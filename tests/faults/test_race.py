@@ -31,7 +31,7 @@ def test_a_race_to_create_a_job_makes_one_job_and_no_error(database_url: str) ->
     for process in processes:
         process.start()
     try:
-        outcomes = dict(results.get(timeout=60) for _ in processes)
+        outcomes = dict(results.get(timeout=90) for _ in processes)
     finally:
         for process in processes:
             process.join(timeout=10)

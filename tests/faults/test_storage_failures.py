@@ -88,7 +88,9 @@ def test_a_commit_that_fails_is_503_for_every_push_in_it(
     assert len(team.get("/jobs/v1").json()) == 3
 
 
-def test_a_database_that_cut_its_connections_is_used_again(cut_off: tuple[RunningApp, str], postgres: Postgres) -> None:
+def test_a_database_that_cut_its_connections_is_used_again(
+    cut_off: tuple[RunningApp, str], postgres: Postgres
+) -> None:
     app, url = cut_off
     team = app.team()
     team.synced(snapshot())
@@ -139,7 +141,12 @@ def test_one_unexpected_error_does_not_harm_its_neighbours(
     caller = Caller(team.team_id, team.name, team.owner.subject_id, False)
     names = ["one", "bad", "two", "refused", "three"]
     items = [
-        PushItem(caller, parse(json.dumps(snapshot(clientJobId=name)).encode()), 1, '"x"' if name == "refused" else None)
+        PushItem(
+            caller,
+            parse(json.dumps(snapshot(clientJobId=name)).encode()),
+            1,
+            '"x"' if name == "refused" else None,
+        )
         for name in names
     ]
 

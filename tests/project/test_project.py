@@ -108,7 +108,13 @@ def codes() -> set[str]:
 
 def test_the_codes_are_found_in_the_sources() -> None:
     # If nothing were found, the test above would pass for nothing.
-    assert {"job-finished", "install-cloned", "malformed-json", "token-expired", "invalid-envelope"} <= codes()
+    assert {
+        "job-finished",
+        "install-cloned",
+        "malformed-json",
+        "token-expired",
+        "invalid-envelope",
+    } <= codes()
 
 
 # Code
@@ -191,7 +197,9 @@ def test_the_openapi_document_lists_the_operations_of_chapter_6(
 ) -> None:
     document = sqlite_app.http.get("/schema/openapi.json").json()
     operations = {
-        (name, re.sub(r"\{[^}]*\}", "{}", address)) for address, item in document["paths"].items() for name in item
+        (name, re.sub(r"\{[^}]*\}", "{}", address))
+        for address, item in document["paths"].items()
+        for name in item
     }
     assert (method, path) in operations, section
 

@@ -100,7 +100,13 @@ class Team:
     # What tests keep asking for, as the owner unless told otherwise.
 
     def request(
-        self, method: str, path: str, *, by: Account | None = None, headers: Headers | None = None, **rest: Any
+        self,
+        method: str,
+        path: str,
+        *,
+        by: Account | None = None,
+        headers: Headers | None = None,
+        **rest: Any,
     ) -> httpx.Response:
         """One request, with the caller's token."""
         everything = {**(by or self.owner).headers, **(headers or {})}
@@ -264,7 +270,9 @@ def keys_of(steps: Sequence[Document] | None) -> set[str]:
     return {item["singleStep"]["uniqueStepId"] for item in steps or ()}
 
 
-def problem(response: httpx.Response, status: int, code: str | None = None, field: str | None = None) -> Document:
+def problem(
+    response: httpx.Response, status: int, code: str | None = None, field: str | None = None
+) -> Document:
     """The members of a refusal, once it is known to be one a client can act on."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == PROBLEM

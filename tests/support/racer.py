@@ -4,6 +4,7 @@ Apart from its test, so that a fresh process imports little.
 """
 
 import asyncio
+import faulthandler
 import json
 import time
 from multiprocessing.synchronize import Barrier
@@ -39,7 +40,7 @@ def race(url: str, team_id: int, number: int, start: Barrier, results: Any) -> N
         await database.check()
         for round_number in range(1, ROUNDS + 1):
             item = PushItem(caller, parse(push_body(number, str(round_number))), time.time_ns() // 1000)
-            await asyncio.to_thread(start.wait, 60)
+            await asyncio.to_thread(start.wait, 40)
             applied = await ingest.apply(item)
             assert isinstance(applied, Applied)
             outcomes.append((applied.action, applied.rev))
@@ -47,6 +48,8 @@ def race(url: str, team_id: int, number: int, start: Barrier, results: Any) -> N
         await database.close()
         return outcomes
 
+    # Should one of them ever hang, its stack tells where.
+    faulthandler.dump_traceback_later(45)
     try:
         results.put((number, asyncio.run(run())))
     except BaseException as error:
