@@ -55,15 +55,15 @@ def serve(host: str | None, port: int | None, data: Path | None) -> None:
     # The serving process is a child of this one and reads the same settings.
     os.environ.update(settings.environment())
     server = granian.Granian(
-        "server.app:create_app",
+        # By its file: given a module's name, Granian puts the current folder first on the import path, and
+        # beside a folder called `server` or `storage` it would import that one.
+        f"{Path(__file__).resolve().with_name('app.py')}:create_app",
         address=settings.host,
         port=settings.port,
         interface=Interfaces.ASGI,
         factory=True,
         loop=Loops.auto,
         workers=1,
-        # Granian puts the current folder first on the import path: beside a folder called `server` it would
-        # import that one.
         working_dir=Path(__file__).resolve().parent.parent,
         websockets=False,
         backlog=1024,

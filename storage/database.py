@@ -56,7 +56,7 @@ class Database:
         else:
             # Statements differ by little more than the length of an IN list (padded to powers of two),
             # so asyncpg's cache of prepared statements holds them all.
-            self._reader = create_async_engine(url, pool_size=10, max_overflow=10, pool_pre_ping=True)
+            self._reader = create_async_engine(url, pool_size=10, max_overflow=10)
 
     def _open_sqlite(self) -> None:
         path = self.url.database or ""

@@ -23,16 +23,14 @@ _ATTEMPTS = 8
 class Ingest:
     """Applies items of any number of concurrent callers, in as few transactions as possible.
 
-    Args:
-        lanes: transactions under way at once. SQLite has one writer; PostgreSQL gains from a second
-            transaction merging while the first one waits for its commit.
+    One transaction at a time: more of them at once on PostgreSQL make smaller groups and were slower
+    (1,001/s against 674/s with two and 625/s with four, 64 connections on two cores).
     """
 
-    def __init__(self, database: Database, lanes: int | None = None) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._lanes = lanes or (1 if database.is_sqlite else 2)
         self._pending: deque[tuple[Item, asyncio.Future[Result]]] = deque()
-        self._draining = 0
+        self._draining = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def apply(self, item: Item) -> Applied:
@@ -51,8 +49,8 @@ class Ingest:
         """Queue one item; a refusal is the future's result."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._pending.append((item, future))
-        if self._draining < self._lanes:
-            self._draining += 1
+        if not self._draining:
+            self._draining = True
             task = asyncio.create_task(self._drain())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -74,7 +72,7 @@ class Ingest:
                     else:
                         future.set_result(result)
         # No await stands between the last look at the queue and this: what comes later starts a new task.
-        self._draining -= 1
+        self._draining = False
 
     async def _commit(self, items: list[Item]) -> list[Result | Exception]:
         error: Exception

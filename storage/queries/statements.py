@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Connection, Dialect, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
 T = TypeVar("T")
@@ -15,6 +15,9 @@ def upsert_insert(connection: Connection, table: Table) -> Any:
     if connection.dialect.name == "sqlite":
         return sqlite.insert(table)
     return postgresql.insert(table)
+
+
+_POSTGRESQL: Dialect = postgresql.asyncpg.dialect()  # type: ignore[no-untyped-call]
 
 
 class Hot:
@@ -41,8 +44,9 @@ class Hot:
         return rows
 
     def on_postgresql(self, connection: Connection, values: Sequence[Any]) -> list[Any]:
-        """The rows."""
-        return list(connection.exec_driver_sql(self._postgresql, tuple(values)))
+        """The rows, if it answers any."""
+        result = connection.exec_driver_sql(self._postgresql, tuple(values))
+        return list(result) if result.returns_rows else []
 
 
 def is_sqlite(connection: Connection) -> bool:
@@ -56,9 +60,9 @@ def _places(width: int) -> str:
 class Rows:
     """INSERT of many rows into a table, as fast as the driver allows; one object per statement.
 
-    On SQLite all rows go in one statement: the driver gives the interpreter's lock away at each step of a
-    statement, and with a busy event loop it takes long to get it back. asyncpg has its own pipelined form
-    for many rows of one statement.
+    All rows go in one statement. SQLite's driver gives the interpreter's lock away at each step of a
+    statement, and with a busy event loop it takes long to get it back; PostgreSQL takes the rows as one
+    array for each column.
 
     Args:
         columns: in the order of the values.
@@ -69,18 +73,24 @@ class Rows:
         unknown = set(columns) - set(table.c.keys())
         if unknown:
             raise ValueError(f"{table.name} has no columns {sorted(unknown)}")
-        # Names come from the table definitions, values are bound.
+        # Names and types come from the table definitions, values are bound.
         into = f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES "  # noqa: S608
-        numbered = ", ".join(f"${number}" for number in range(1, len(columns) + 1))
-        self._postgresql = f"{into}({numbered}) {on_conflict}"
-        self._hot = Hot(f"{into}{{row}} {on_conflict}", self._postgresql, len(columns))
+        arrays = ", ".join(
+            f"${number}::{_POSTGRESQL.type_compiler_instance.process(table.c[name].type)}[]"
+            for number, name in enumerate(columns, start=1)
+        )
+        self._hot = Hot(
+            f"{into}{{row}} {on_conflict}",
+            f"{into.removesuffix('VALUES ')}SELECT * FROM unnest({arrays}) {on_conflict}",  # noqa: S608
+            len(columns),
+        )
 
     def insert(self, connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
         """Insert ``rows``, whose values stand in the order of the columns."""
         if is_sqlite(connection):
             self._hot.on_sqlite(connection, len(rows), [value for row in rows for value in row])
         else:
-            connection.exec_driver_sql(self._postgresql, list(rows))
+            self._hot.on_postgresql(connection, [list(values) for values in zip(*rows, strict=True)])
 
 
 def padded(values: Sequence[T]) -> list[T]:
