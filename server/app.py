@@ -68,8 +68,7 @@ def create_app(settings: Settings | None = None) -> Application:
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         app.state.update({"settings": settings, "ingest": ingest})
-        if database.is_sqlite:
-            await database.migrate()
+        await database.prepare()
         await authority.start()
         # What is alive now stays alive: collections need not look at it again. Requests leave few cycles,
         # and looking for them after every 700 new objects took a seventh of the time of a push.

@@ -22,7 +22,7 @@ from sqlalchemy import URL, Connection, Engine, StaticPool, create_engine, event
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from storage.migrate import upgrade
+from storage.migrate import is_current, upgrade
 
 __all__ = ["Connection", "Contended", "Database", "Unavailable", "open_database"]
 
@@ -126,6 +126,19 @@ class Database:
         else:
             async with self._reader.begin() as connection:
                 await connection.run_sync(upgrade)
+
+    async def prepare(self) -> None:
+        """Make the schema current where that is ours to do, on SQLite; elsewhere insist that it is.
+
+        Raises:
+            RuntimeError: PostgreSQL's schema is of another version.
+        """
+        if self.is_sqlite:
+            await self.migrate()
+        elif not await self.read(is_current):
+            raise RuntimeError(
+                "The database's schema is not current. Run `fieldsync migrate` once, then start again."
+            )
 
     async def check(self) -> None:
         """Raise :class:`Unavailable` unless the database answers."""

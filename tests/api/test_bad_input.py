@@ -46,6 +46,20 @@ def envelope(**members: object) -> bytes:
     return json.dumps({**snapshot(), "sync": sync}).encode()
 
 
+#: What can name no job.
+BAD_IDS: dict[str, object] = {
+    "null": None,
+    "number": 7,
+    "object": {},
+    "empty": "",
+    "with a slash": "a/b",
+    "with NUL": "a\0b",
+    "with a line break": "a\nb",
+    "of 129 characters": "x" * 129,
+    **{f"reserved: {word}": word for word in RESERVED},
+    **{f"reserved: {word.swapcase()}": word.swapcase() for word in RESERVED},
+}
+
 #: name -> (body, status, code, field). ``None`` for a field: there is none to name.
 REFUSED: dict[str, tuple[bytes, int, str, str | None]] = {
     # Not JSON, or not JSON that can be kept.
@@ -127,18 +141,7 @@ REFUSED: dict[str, tuple[bytes, int, str, str | None]] = {
     "no id": (b'{"metadata":{}}', 422, "invalid-client-job-id", "metadata.clientJobId"),
     **{
         f"id {name}": (with_id(value), 422, "invalid-client-job-id", "metadata.clientJobId")
-        for name, value in {
-            "null": None,
-            "number": 7,
-            "object": {},
-            "empty": "",
-            "with a slash": "a/b",
-            "with NUL": "a\0b",
-            "with a line break": "a\nb",
-            "of 129 characters": "x" * 129,
-            **{f"reserved: {word}": word for word in RESERVED},
-            **{f"reserved: {word.swapcase()}": word.swapcase() for word in RESERVED},
-        }.items()
+        for name, value in BAD_IDS.items()
     },
     # The envelope.
     "envelope text": (

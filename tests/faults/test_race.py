@@ -67,7 +67,7 @@ def _assert_once(connection: Connection, team_id: int) -> None:
     updated = select(func.count()).select_from(events).where(events.c.type == "job.updated")
     assert connection.execute(updated).scalar() == ROUNDS * (PROCESSES - 1)
     # Every commit took its numbers, none was burnt: the head counts the stamps.
-    head = connection.execute(select(feeds.c.head)).scalar()
-    newest = connection.execute(select(func.max(feed_entries.c.seq))).scalar()
+    head = connection.execute(select(feeds.c.head)).scalar_one()
+    newest = connection.execute(select(func.max(feed_entries.c.seq))).scalar_one()
     assert head == newest
     assert head <= ROUNDS * PROCESSES

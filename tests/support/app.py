@@ -170,10 +170,10 @@ class Team:
 class RunningApp:
     """The application under test. ``alpha`` and ``beta`` were set up as an operator does it."""
 
-    def __init__(self, client: TestClient[Litestar], settings: Settings) -> None:
+    def __init__(self, client: TestClient[Any], settings: Settings) -> None:
         self.http = client
         self.settings = settings
-        self.litestar = client.app
+        self.litestar: Litestar = client.app
         self.database: Database = self._part("database")
         self.authority: Authority = self._part("authority")
         self.ingest: Ingest = self._part("ingest")
@@ -181,20 +181,24 @@ class RunningApp:
         self.beta: Team
 
     def _part(self, name: str) -> Any:
-        return self.litestar.dependencies[name].dependency()  # type: ignore[operator, union-attr]
+        provide: Any = self.litestar.dependencies[name]
+        return provide.dependency()
 
     def call(self, function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
         """Await something on the application's event loop."""
         with self.http.portal() as portal:
-            return portal.call(function, *arguments)
+            result: T = portal.call(function, *arguments)
+            return result
 
     def write(self, work: Callable[..., T], *arguments: Any) -> T:
         """Run a query as one transaction of the application's own database."""
-        return self.call(self.database.write, work, *arguments)
+        result: T = self.call(self.database.write, work, *arguments)
+        return result
 
     def read(self, query: Callable[..., T], *arguments: Any) -> T:
         """Run a query on a reading connection."""
-        return self.call(self.database.read, query, *arguments)
+        result: T = self.call(self.database.read, query, *arguments)
+        return result
 
     def team(self) -> Team:
         """A new team without jobs."""

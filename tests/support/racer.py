@@ -35,7 +35,7 @@ def race(url: str, team_id: int, number: int, start: Barrier, results: Any) -> N
         database = open_database(url)
         ingest = Ingest(database)
         caller = Caller(team_id, "team", f"subject {number}", False)
-        outcomes = []
+        outcomes: list[tuple[str, int]] = []
         # Connected before the start, so that all of them really begin at once.
         await database.check()
         for round_number in range(1, ROUNDS + 1):
