@@ -18,8 +18,8 @@ from server import health, jobs, quarantine, users
 from server.auth import routes as auth_routes
 from server.auth.authority import Authority
 from server.auth.policies import PUBLIC
-from server.errors import handle
-from server.jobs.sync import BASIC_SYNC_PATHS, BasicSync
+from server.errors import Problem, handle
+from server.jobs.sync import BASIC_SYNC_PATHS, BasicSync, send_problem
 from server.settings import Settings
 from storage.blobs import Blobs
 from storage.database import Database, open_database
@@ -48,6 +48,13 @@ class Application(Litestar):
             and (self.cors_config is None or all(name != b"origin" for name, _ in scope["headers"]))
         ):
             await self.basic_sync(scope, receive, send)
+        elif scope["type"] == "http" and "\0" in scope["path"]:
+            # No id has a NUL in it, and PostgreSQL's text has none.
+            await send_problem(
+                send, Problem(404, "no-such-route", "There is nothing at an address with a NUL.")
+            )
+        elif scope["type"] == "http" and b"%00" in scope["query_string"]:
+            await send_problem(send, Problem(422, "invalid-parameter", "A parameter may not hold a NUL."))
         else:
             await super().__call__(scope, receive, send)
 

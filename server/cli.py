@@ -67,6 +67,8 @@ def serve(host: str | None, port: int | None, data: Path | None) -> None:
         working_dir=Path(__file__).resolve().parent.parent,
         websockets=False,
         backlog=1024,
+        # A worker that was told to stop while it started would not hear of it again.
+        workers_kill_timeout=15,
         log_level=settings.log_level,  # type: ignore[arg-type]  # checked by Settings
         ssl_cert=Path(settings.tls_certificate) if settings.tls_certificate else None,
         ssl_key=Path(settings.tls_key) if settings.tls_key else None,

@@ -17,7 +17,7 @@ from litestar.exceptions import (
     ValidationException,
 )
 
-from storage.database import Contended, Unavailable
+from storage.database import Contended, Unavailable, Unstorable
 from sync import errors as sync_errors
 
 log = logging.getLogger("fieldsync.errors")
@@ -101,6 +101,8 @@ def to_problem(error: Exception) -> Problem:
         return Problem(
             503, "storage-unavailable", "The storage did not take it; nothing was kept. Try later."
         )
+    if isinstance(error, Unstorable):
+        return Problem(422, "invalid-text", str(error))
     if isinstance(error, NotFoundException):
         return Problem(404, "no-such-route", "There is nothing at this address. See /schema/openapi.json.")
     if isinstance(error, MethodNotAllowedException):

@@ -45,6 +45,7 @@ def new_incarnation(settings: Settings) -> str:
     value = secrets.token_hex(4)
 
     async def work(database: Database) -> str:
+        await database.migrate()
         await database.write(renew_incarnations, value)
         return value
 

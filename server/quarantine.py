@@ -12,9 +12,9 @@ from storage.database import Database
 from storage.queries import quarantine as queries
 from storage.queries.quarantine import QuarantineRow
 from sync.answers import push_answer
-from sync.batch import PushItem
 from sync.bodies import decompress
 from sync.ingest import Ingest
+from sync.items import PushItem
 from sync.snapshot import parse
 from sync.values import format_time
 
@@ -99,7 +99,9 @@ async def apply_quarantined(
 ) -> Response[bytes]:
     """Try once more, after what stood in the way was changed."""
     _, body = await _load(request, database, quarantine_id)
-    applied = await submit(ingest, PushItem(caller_of(request.user), parse(body), received_now()))
+    applied = await submit(
+        ingest, PushItem(caller_of(request.user, team_wide=True), parse(body), received_now())
+    )
     await database.write(queries.discard, request.user.team_id, quarantine_id)
     return json_response(push_answer(applied))
 

@@ -31,7 +31,7 @@ class Settings:
     host: str = _setting("127.0.0.1", "Address to listen on; `0.0.0.0` for every interface.")
     port: int = _setting(8000, "Port to listen on.")
     trusted_proxies: tuple[str, ...] = _setting(
-        (), "Addresses or networks, separated by commas, whose X-Forwarded-For and -Proto are believed."
+        (), "Addresses or networks, separated by commas, whose X-Forwarded-For is believed."
     )
     cors_origins: tuple[str, ...] = _setting(
         (), "Origins, separated by commas, whose pages may call the API; `*` for all."

@@ -24,17 +24,22 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from storage.migrate import is_current, upgrade
 
-__all__ = ["Connection", "Contended", "Database", "Unavailable", "open_database"]
+__all__ = ["Connection", "Contended", "Database", "Unavailable", "Unstorable", "open_database"]
 
 T = TypeVar("T")
 
 #: PostgreSQL: serialization failure, deadlock.
 _RETRY_STATES = {"40001", "40P01"}
+_NOT_IN_REPERTOIRE = "22021"
 _SQLITE_BUSY_MS = 15_000
 
 
 class Unavailable(Exception):
     """The database did not do the work; nothing of it was kept. Trying later may succeed."""
+
+
+class Unstorable(ValueError):
+    """A text that the database cannot hold: one with a NUL in it, on PostgreSQL."""
 
 
 class Contended(Exception):
@@ -61,6 +66,8 @@ class Database:
     def _open_sqlite(self) -> None:
         path = self.url.database or ""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
+        # It holds password hashes and the signing key: nobody's but the server's own account.
+        os.close(os.open(path, os.O_CREAT, 0o600))
         self._writer = create_engine(
             self.url.set(drivername="sqlite+pysqlite"),
             # One connection, used by one thread at a time; NullPool would reopen the file each time.
@@ -82,6 +89,8 @@ class Database:
                 return await connection.run_sync(query, *args)
         except (OperationalError, InterfaceError, OSError) as error:
             raise Unavailable(str(error)) from error
+        except DBAPIError as error:
+            raise _from_postgresql(error) from error
 
     async def write(self, work: Callable[..., T], *args: Any) -> T:
         """Run ``work(connection, *args)`` as one transaction, durable when this returns.
@@ -99,11 +108,7 @@ class Database:
         except IntegrityError as error:
             raise Contended(str(error.orig)) from error
         except DBAPIError as error:
-            if getattr(error.orig, "sqlstate", None) in _RETRY_STATES:
-                raise Contended(str(error.orig)) from error
-            if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated:
-                raise Unavailable(str(error.orig)) from error
-            raise
+            raise _from_postgresql(error) from error
         except OSError as error:
             raise Unavailable(str(error)) from error
 
@@ -151,6 +156,17 @@ class Database:
             if self._writing is not None:
                 self._writing.close()
             self._writer.dispose()
+
+
+def _from_postgresql(error: DBAPIError) -> Exception:
+    state = getattr(error.orig, "sqlstate", None)
+    if state in _RETRY_STATES:
+        return Contended(str(error.orig))
+    if state == _NOT_IN_REPERTOIRE:
+        return Unstorable("A text may not hold a NUL.")
+    if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated:
+        return Unavailable(str(error.orig))
+    return error
 
 
 def _translated(error: Exception) -> Exception:

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from sync import merge
-from sync.batch import Applied
 from sync.etag import format_etag
+from sync.items import Applied
 from sync.values import format_time
 from sync.view import resource_ids
 

@@ -6,12 +6,11 @@ synchronous Core connection, so that SQLite (in its writer thread) and PostgreSQ
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from storage.database import Connection
@@ -31,90 +30,10 @@ from sync.bodies import compress, decompress
 from sync.edits import FORMAT, SERVER, Job, pack, unpack
 from sync.errors import Conflict, Forbidden, Gone, NotFound, PreconditionFailed, SyncError
 from sync.etag import format_etag, matches, parse_etag
+from sync.items import Action, Applied, ChangeItem, Item, PushItem, RefusedItem, Result
 from sync.snapshot import Part, Snapshot, parse
 from sync.values import same_document
 from sync.view import completed, finished, text_of
-
-Action = Literal["created", "merged", "unchanged", "recorded"]
-
-
-class Caller(Struct, frozen=True):
-    """Who pushes: a user or a client of a team. ``own_work_only``: a field worker, who writes its own jobs."""
-
-    team_id: int
-    team_name: str
-    subject_id: str
-    own_work_only: bool
-
-
-class PushItem(Struct, frozen=True):
-    """A snapshot to apply. ``received_at`` in microseconds; ``if_match`` as in the header."""
-
-    caller: Caller
-    snapshot: Snapshot
-    received_at: int
-    if_match: str | None = None
-
-    @property
-    def client_job_id(self) -> str:
-        return self.snapshot.client_job_id
-
-
-class ChangeItem(Struct, frozen=True):
-    """An operator's change to one job.
-
-    Attributes:
-        kind: what is done; ``edit`` covers metadata, exclusion and updates.
-        scopes: the scopes to change, given the job.
-        body: what is kept of it in the history.
-        skip_finished: finished jobs are passed over in silence (bulk abort).
-    """
-
-    caller: Caller
-    client_job_id: str
-    received_at: int
-    kind: Literal["edit", "assign", "abort", "reopen", "delete"]
-    scopes: Callable[[Job], Mapping[str, Part]] | None = None
-    created: str | None = None
-    updated: str | None = None
-    body: bytes = b""
-    if_match: str | None = None
-    skip_finished: bool = False
-
-
-class RefusedItem(Struct, frozen=True):
-    """A payload that did not even parse, for quarantine."""
-
-    caller: Caller
-    body: bytes
-    received_at: int
-    error: SyncError
-    client_job_id: str = ""
-
-
-Item = PushItem | ChangeItem | RefusedItem
-
-
-class Applied(Struct, frozen=True):
-    """What became of an item; answers are built from it after the commit.
-
-    Attributes:
-        job: the job of exactly the revision answered; None of a deleted job.
-        in_sync: the merged job equals the snapshot sent; asked only for minimal answers.
-    """
-
-    action: Action
-    job: Job | None
-    rev: int
-    incarnation: str
-    received_at: int
-    offset: int = 0
-    replayed: bool = False
-    reset: bool = False
-    push: merge.Push | None = None
-
-
-Result = Applied | SyncError
 
 
 @dataclass(slots=True)

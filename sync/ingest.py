@@ -10,8 +10,9 @@ import logging
 from collections import deque
 
 from storage.database import Contended, Database, Unavailable
-from sync.batch import Applied, Item, Result, apply_batch
+from sync.batch import apply_batch
 from sync.errors import Busy, SyncError
+from sync.items import Applied, Item, Result
 
 log = logging.getLogger("fieldsync.ingest")
 

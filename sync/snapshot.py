@@ -16,7 +16,7 @@ from sync.values import TooDeep, body_hash, check_values, decode, digest, parse_
 MAX_ID_LENGTH = 128
 #: Last segments of addresses beside ``/jobs/v1/{clientJobId}``; a job of that name could not be read.
 RESERVED_IDS = frozenset(
-    {"my", "workflow", "snapshots", "bson", "abort", "basicsync", "batchsync", "changes"}
+    {"my", "workflow", "snapshots", "bson", "abort", "basicsync", "batchsync", "changes", "reopen"}
 )
 
 CURRENT, COMPLETED, CANCELLED = 0, 1, 2

@@ -111,6 +111,10 @@ _JSON_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 _NOT_BRACKETS = bytes(sorted(set(range(256)) - set(b"[]{}")))
 
 
+_INNERMOST = re.compile(rb"\[\]|\{\}")
+_TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
+
+
 class TooDeep(ValueError):
     """JSON nested more than MAX_DEPTH levels deep."""
 
@@ -125,18 +129,21 @@ def check_values(body: bytes) -> None:
     """
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH:  # fewer cannot be deep
         _check_depth(body)
-    _plain.decode(body)
+    try:
+        _plain.decode(body)
+    except RecursionError:  # unbalanced and deep
+        raise TooDeep(_TOO_DEEP) from None
 
 
 def _check_depth(body: bytes) -> None:
     brackets = _JSON_STRING.sub(b"", body).translate(None, _NOT_BRACKETS)
     for _ in range(MAX_DEPTH):
-        shorter = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        shorter = _INNERMOST.sub(b"", brackets)
         if len(shorter) == len(brackets):
             return  # closed, or unbalanced: the decoder will say where
         brackets = shorter
     if brackets:
-        raise TooDeep(f"nested more than {MAX_DEPTH} levels deep")
+        raise TooDeep(_TOO_DEEP)
 
 
 def decode(value: bytes) -> Any:

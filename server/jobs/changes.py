@@ -16,12 +16,12 @@ from storage.database import Database
 from storage.queries import jobs as queries
 from storage.queries.users import user_by_id
 from sync.answers import job_document
-from sync.batch import Applied, ChangeItem
 from sync.edits import Job
 from sync.etag import format_etag
 from sync.ingest import Ingest
+from sync.items import Applied, ChangeItem
 from sync.snapshot import Part, parse
-from sync.values import check_values, decode, format_time
+from sync.values import TooDeep, check_values, decode, format_time
 
 _TAGS = ["Jobs"]
 #: Jobs aborted in one round of a bulk abort, so that pushes get their turn in between.
@@ -52,7 +52,7 @@ async def _edit(
         await submit(
             ingest,
             ChangeItem(
-                caller_of(request.user),
+                caller_of(request.user, team_wide=kind == "edit"),
                 client_job_id,
                 received_now(),
                 kind,
@@ -105,7 +105,7 @@ async def abort_jobs(
 ) -> dict[str, int]:
     """Section 6.13."""
     owner_id = _whose_jobs(request)
-    caller, aborted, after = caller_of(request.user), 0, ""
+    caller, aborted, after = caller_of(request.user, team_wide=True), 0, ""
     while True:
         ids = await database.read(queries.open_ids, caller.team_id, owner_id, after, _BULK)
         items = [
@@ -153,7 +153,7 @@ async def delete_job(
     await submit(
         ingest,
         ChangeItem(
-            caller_of(request.user),
+            caller_of(request.user, team_wide=True),
             client_job_id,
             received_now(),
             "delete",
@@ -181,7 +181,7 @@ async def assign_job(
     """Section 6.9."""
     user = await database.read(user_by_id, request.user.team_id, user_id)
     if user is None:
-        raise Problem(404, "user-not-found", "There is no such user.", field="user_id")
+        raise Problem(404, "no-such-user", "There is no such user.", field="user_id")
     value = _encode({"userId": user.user_id, "username": user.username})
     body = _encode(
         {"metadata": {"clientJobId": client_job_id, "userId": user.user_id, "username": user.username}}
@@ -225,7 +225,7 @@ async def exclude_job(
         return {"exclusion": Part(_encode({"jobExclusion": [*entries, entry], "excluded": excluded}))}
 
     item = ChangeItem(
-        caller_of(request.user),
+        caller_of(request.user, team_wide=True),
         client_job_id,
         received_at,
         "edit",
@@ -251,6 +251,8 @@ async def add_metadata(
     body = await request.body()
     try:
         check_values(body)
+    except TooDeep as error:
+        raise Problem(400, "too-deep", f"The body is {error}.", field="$") from None
     except (msgspec.DecodeError, ValueError) as error:
         raise Problem(400, "malformed-json", f"The body is not JSON that can be kept: {error}.") from None
     members = bodies.decode(body, dict[str, msgspec.Raw])
@@ -273,7 +275,7 @@ async def update_job(
     body = await request.body()
     snapshot = parse(body, expected_id=client_job_id)
     item = ChangeItem(
-        caller_of(request.user),
+        caller_of(request.user, team_wide=True),
         client_job_id,
         received_now(),
         "abort" if snapshot.aborted else "edit",
@@ -299,7 +301,7 @@ async def reopen_job(
 ) -> Response[bytes]:
     """Beyond the specification: the undo of an abort."""
     item = ChangeItem(
-        caller_of(request.user),
+        caller_of(request.user, team_wide=True),
         client_job_id,
         received_now(),
         "reopen",
@@ -327,7 +329,7 @@ async def reopen_jobs(request: JobRequest, ingest: NamedDependency[Ingest]) -> d
     ids = bodies.decode(await request.body(), Reopen).client_job_ids
     if len(ids) > 1000:
         raise bodies.invalid("clientJobIds", "clientJobIds may name at most 1,000 jobs.")
-    caller = caller_of(request.user)
+    caller = caller_of(request.user, team_wide=True)
     futures = [ingest.submit(ChangeItem(caller, item, received_now(), "reopen")) for item in ids]
     reopened, missing = 0, []
     for client_job_id, future in zip(ids, futures, strict=True):

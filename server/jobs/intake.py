@@ -9,16 +9,28 @@ from litestar import Request
 from server.auth.principal import Principal
 from server.errors import Problem, to_problem
 from sync.answers import job_document
-from sync.batch import Applied, Caller, ChangeItem, PushItem, RefusedItem
 from sync.errors import PreconditionFailed, SyncError, TooLarge
+from sync.etag import format_etag
 from sync.ingest import Ingest
+from sync.items import Applied, Caller, ChangeItem, PushItem, RefusedItem
 from sync.snapshot import parse
 
 JobRequest = Request[Principal, Any, Any]
 
 
-def caller_of(principal: Principal) -> Caller:
-    return Caller(principal.team_id, principal.team_name, principal.subject_id, principal.own_work_only)
+def caller_of(principal: Principal, team_wide: bool = False) -> Caller:
+    """The caller as the ingest knows it.
+
+    Args:
+        team_wide: the route's policy lets only those in who act on every job of the team (Job_Modify,
+            Job_ReadAll). Elsewhere (Job_Read, Workflow_Execute) a field worker has its own work.
+    """
+    return Caller(
+        principal.team_id,
+        principal.team_name,
+        principal.subject_id,
+        principal.own_work_only and not team_wide,
+    )
 
 
 def received_now() -> int:
@@ -74,4 +86,5 @@ def _with_current_job(error: PreconditionFailed) -> Problem:
     problem.extra = {}
     if job is not None and incarnation is not None:
         problem.extra["job"] = msgspec.Raw(job_document(job.view, incarnation, job.rev))
+        problem.headers["ETag"] = format_etag(incarnation, job.rev)
     return problem

@@ -12,9 +12,9 @@ from server.http import JSON, json_response, prefers_minimal
 from server.jobs.intake import JobRequest, push, push_body
 from server.settings import Settings
 from sync.answers import job_document, push_answer
-from sync.batch import Applied
 from sync.etag import format_etag
 from sync.ingest import Ingest
+from sync.items import Applied
 
 _TAGS = ["Jobs"]
 _POLICY = "Workflow_Execute"
@@ -58,7 +58,6 @@ class BasicSync:
         self._hard_limit = settings.max_quarantine_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        status, kind = 200, JSON
         try:
             principal = await self._authority.admit(scope["headers"], _POLICY)
             body = await read_body(receive, self._hard_limit)
@@ -68,15 +67,21 @@ class BasicSync:
             applied = await push_body(self._ingest, principal, body, if_match, self._limit)
             answer, headers = _sync_answer(applied, prefer)
         except Exception as error:
-            problem = to_problem(error)
-            status, kind = problem.status, PROBLEM
-            answer, headers = problem_parts(problem)
-        raw = [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(answer))]
-        raw += [
-            (name.lower().encode(), value.encode("latin-1", "replace")) for name, value in headers.items()
-        ]
-        await send({"type": "http.response.start", "status": status, "headers": raw})
-        await send({"type": "http.response.body", "body": answer, "more_body": False})
+            await send_problem(send, to_problem(error))
+            return
+        await _send(send, 200, JSON, answer, headers)
+
+
+async def send_problem(send: Send, problem: Problem) -> None:
+    """Answer with a problem, below the framework."""
+    await _send(send, problem.status, PROBLEM, *problem_parts(problem))
+
+
+async def _send(send: Send, status: int, kind: str, body: bytes, headers: dict[str, str]) -> None:
+    raw = [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(body))]
+    raw += [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 def _headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str | None, str | None]:

@@ -120,8 +120,8 @@ def test_assigning_shows_the_user_and_its_name(team: Team, path: str, slash: str
 
 
 def test_only_users_of_the_team_can_be_assigned(team: Team, path: str) -> None:
-    problem(team.post(f"{path}/assign/nobody"), 404, "user-not-found", "user_id")
-    problem(team.post(f"{path}/assign/{team.owner.subject_id}"), 404, "user-not-found")
+    problem(team.post(f"{path}/assign/nobody"), 404, "no-such-user", "user_id")
+    problem(team.post(f"{path}/assign/{team.owner.subject_id}"), 404, "no-such-user")
 
 
 @pytest.mark.parametrize("status", ["Completed", "Abandoned", "Aborted"])

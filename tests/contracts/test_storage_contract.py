@@ -15,7 +15,8 @@ from storage.queries.clients import NewClient
 from storage.queries.users import NewUser
 from storage.tables import feed_entries, feeds, metadata
 from storage.tables import users as users_table
-from sync.batch import Applied, Caller, ChangeItem, PushItem, apply_batch
+from sync.batch import apply_batch
+from sync.items import Applied, Caller, ChangeItem, PushItem
 from sync.snapshot import parse
 
 T = TypeVar("T")

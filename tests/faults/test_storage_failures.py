@@ -14,8 +14,8 @@ import pytest
 from storage import database as database_module
 from storage.database import sqlite_url
 from sync import merge
-from sync.batch import Caller, PushItem
 from sync.errors import SyncError
+from sync.items import Caller, PushItem
 from sync.snapshot import parse
 from tests.support.app import Document, RunningApp, Team, problem, running_app, snapshot
 from tests.support.postgres import Postgres

@@ -30,8 +30,8 @@ from storage.ids import new_id
 from storage.queries.clients import NewClient, insert_client
 from storage.queries.teams import insert_team, team_by_name
 from storage.queries.users import NewUser, insert_user
-from sync.batch import Applied, Caller, PushItem, Result
 from sync.ingest import MAX_BATCH, Ingest
+from sync.items import Applied, Caller, PushItem, Result
 from sync.snapshot import parse
 
 T = TypeVar("T")

@@ -11,8 +11,8 @@ from multiprocessing.synchronize import Barrier
 from typing import Any
 
 from storage.database import open_database
-from sync.batch import Applied, Caller, PushItem
 from sync.ingest import Ingest
+from sync.items import Applied, Caller, PushItem
 from sync.snapshot import parse
 
 ROUNDS = 5

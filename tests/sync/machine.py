@@ -96,10 +96,11 @@ class Fleet(RuleBasedStateMachine):
         tablet = self.world.devices[device]
         tablet.decide(lambda: tablet.tablet.abort(JOB, str(self.world.value())))
 
-    @rule(device=devices, scope=st.sampled_from([f"meta:{META}", "step:a", "step:b", "status"]))
-    def confirms(self, device: int, scope: str) -> None:
+    @rule(device=devices, which=st.integers(0, 3))
+    def pulls_and_confirms_what_is_shown_in_conflict(self, device: int, which: int) -> None:
         self.world.tick()
-        self.world.devices[device].confirm(scope)
+        self.world.devices[device].pull()
+        self.world.devices[device].confirm(which)
 
     @rule(device=devices, skew=st.sampled_from(SKEWS))
     def corrects_its_clock(self, device: int, skew: timedelta) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from fixtures.jobs import Document, random_uuid, rfc3339
+from fixtures.jobs import Document, rfc3339
 from fixtures.local_job import LocalJob, StepInWork, body_of, comparable
 from fixtures.network import Lost
 from fixtures.network import Reply as WireReply
@@ -58,12 +58,7 @@ def held_by(job: LocalJob) -> dict[str, Statement]:
 
 def respelled(body: Document) -> Document:
     """The same JSON as another library writes it: members turned round, 1 as 1.0, no nulls, times with +00:00."""
-    return {
-        key: value
-        if key == "sync"
-        else _respelled(value, key in ("metadata",) and "clientJobId" not in value)
-        for key, value in reversed(body.items())
-    }
+    return {key: value if key == "sync" else _respelled(value) for key, value in reversed(body.items())}
 
 
 def _respelled(value: Any, keeps_nulls: bool = False) -> Any:
@@ -205,10 +200,11 @@ class Device:
 
         self.decide(work)
 
-    def confirm(self, scope: str) -> None:
-        """Settle a conflict in favour of what is shown."""
-        if self.job and any(entry["scope"] == scope for entry in self.job.sync.get("conflicts") or []):
-            self.tablet.confirm(JOB, scope)
+    def confirm(self, which: int) -> None:
+        """Settle one of the known conflicts in favour of what is shown."""
+        conflicts = (self.job.sync.get("conflicts") or []) if self.job else []
+        if conflicts:
+            self.tablet.confirm(JOB, conflicts[which % len(conflicts)]["scope"])
 
     # Network.
 
@@ -288,8 +284,7 @@ class LegacyClient:
         step = step_of(key, value)
         step["singleStep"]["updated"] = self._now()
         self.document["completedSteps"] = [*steps, step]
-        for name in ("cancelledSteps",):
-            self.document[name] = None
+        self.document["cancelledSteps"] = None
         self.document["metadata"]["currentStep"] = None
         self._note(f"step:{key}")
 
@@ -353,7 +348,6 @@ class World:
         self._rev = 0
         self._versions: dict[int, Document] = {}
         self._values = 0
-        self._photos = Random(random_uuid(Random(0)))
 
     def value(self) -> int:
         """A value that nobody else ever writes."""

@@ -10,14 +10,16 @@ import msgspec
 
 from storage.database import Connection, Database, open_database
 from storage.queries import jobs as job_queries
+from storage.queries.feed import incarnation
 from storage.queries.teams import insert_team
 from sync import merge
 from sync.answers import job_document, push_answer
-from sync.batch import Applied, Caller, ChangeItem, PushItem, Result, apply_batch
+from sync.batch import apply_batch
 from sync.edits import SERVER, Job, pack, unpack
 from sync.errors import Conflict, NotFound, SyncError
 from sync.etag import format_etag, parse_etag
 from sync.ingest import Ingest
+from sync.items import Applied, Caller, ChangeItem, PushItem, Result
 from sync.snapshot import Part, Snapshot, parse
 from sync.values import same_document
 from sync.view import completed
@@ -212,8 +214,6 @@ class Site:
 
 def etag_of(connection: Connection, team_id: int, client_job_id: str) -> str | None:
     """The job's current ETag; None if there is no such job."""
-    from storage.queries.feed import incarnation
-
     row = job_queries.by_client_job_id(connection, team_id, client_job_id)
     return None if row is None else format_etag(incarnation(connection, team_id), row.rev)
 

@@ -16,9 +16,9 @@ from sqlalchemy import func, select
 from storage.database import Connection
 from storage.queries import jobs as job_queries
 from storage.tables import feed_entries, feeds, jobs, metadata, quarantine, snapshots
-from sync.batch import Applied, Caller, ChangeItem, PushItem, RefusedItem, Result
 from sync.errors import Conflict, Forbidden, Gone, MalformedSnapshot, PreconditionFailed, SyncError
 from sync.etag import format_etag
+from sync.items import Applied, Caller, ChangeItem, PushItem, RefusedItem, Result
 from sync.snapshot import parse
 from tests.sync.machine import REPEATABLE, Fleet
 from tests.sync.model import JOB

@@ -12,10 +12,10 @@ from storage.database import Connection, sqlite_url
 from storage.queries.snapshots import of_job
 from storage.tables import events
 from sync.answers import push_answer
-from sync.batch import Applied, Caller, ChangeItem, PushItem, Result
 from sync.bodies import decompress
 from sync.errors import Conflict, Forbidden, Gone, NotFound, PreconditionFailed, SyncError
 from sync.etag import format_etag
+from sync.items import Applied, Caller, ChangeItem, PushItem, Result
 from sync.snapshot import Part, parse
 from tests.sync.model import JOB
 from tests.sync.pushing import SECOND, START, A, B, C, snapshot, step, values
