@@ -324,11 +324,6 @@ class _TeamBatch:
             return self._delete(item, working, job)
         if item.kind == "reopen":
             merged = merge.reopen(job, item.received_at)
-            if merged.changed and "status" not in merged.job.scopes:
-                # Aborted before it was known: there is no status to go back to.
-                edit = {"status": Part(b'{"status":"InProgress","abandonReason":null}', 1)}
-                resumed = merge.apply(merged.job, _server_push(merged.job, item, edit))
-                merged = merged._replace(job=replace(resumed.job, rev=merged.job.rev))
         else:
             refused = _refusal(item, job)
             if refused is not None:
