@@ -1,9 +1,12 @@
 """Every setting, typed, with its reason. Read once from ``FIELDSYNC_*`` environment variables."""
 
+import logging
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
+
+log = logging.getLogger("fieldsync.settings")
 
 PREFIX = "FIELDSYNC_"
 
@@ -53,7 +56,7 @@ class Settings:
         """Settings from the environment; ``overrides`` that are not None win.
 
         Raises:
-            InvalidSetting: a variable that does not parse, or an unknown FIELDSYNC_ variable.
+            InvalidSetting: a variable that does not parse.
         """
         values: dict[str, Any] = {}
         hints = get_type_hints(cls)
@@ -64,7 +67,8 @@ class Settings:
         known = {PREFIX + item.name.upper() for item in fields(cls)}
         for name in os.environ:
             if name.startswith(PREFIX) and name not in known:
-                raise InvalidSetting(f"{name} is not a setting; the README lists them all")
+                # Not fatal: it may be one of a newer version, after a step back.
+                log.warning("%s is not a setting of this version; the README lists them all", name)
         values.update({key: value for key, value in overrides.items() if value is not None})
         settings = cls(**values)
         if bool(settings.tls_certificate) != bool(settings.tls_key):

@@ -1,0 +1,58 @@
+"""Settings: read from the environment, with a clear word about what cannot be used."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from server.settings import InvalidSetting, Settings
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings().environment():
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_settings_come_from_the_environment_and_options_win(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIELDSYNC_PORT", "9000")
+    monkeypatch.setenv("FIELDSYNC_CORS_ORIGINS", "https://a.example, https://b.example")
+    settings = Settings.from_environment(data=Path("elsewhere"), host=None)
+    assert settings.port == 9000
+    assert settings.cors_origins == ("https://a.example", "https://b.example")
+    assert settings.data == Path("elsewhere")
+    assert settings.host == "127.0.0.1"
+    assert Settings.from_environment(port=9001).port == 9001
+
+
+def test_another_process_reads_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(port=9002, trusted_proxies=("10.0.0.0/8", "::1"), data=Path("x"))
+    for name, value in settings.environment().items():
+        monkeypatch.setenv(name, value)
+    assert Settings.from_environment() == settings
+
+
+def test_a_number_that_is_none_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIELDSYNC_PORT", "eighty")
+    with pytest.raises(InvalidSetting, match="FIELDSYNC_PORT"):
+        Settings.from_environment()
+
+
+def test_a_certificate_without_its_key_is_refused() -> None:
+    with pytest.raises(InvalidSetting, match="FIELDSYNC_TLS_KEY"):
+        Settings.from_environment(tls_certificate="cert.pem")
+
+
+def test_a_misspelt_setting_is_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("FIELDSYNC_PROT", "1")
+    with caplog.at_level(logging.WARNING):
+        Settings.from_environment()
+    assert "FIELDSYNC_PROT" in caplog.text
+
+
+def test_the_public_address_is_the_base_of_links_and_tokens() -> None:
+    assert Settings(public_url="https://sync.example.com/").base_url == "https://sync.example.com"
+    assert Settings(host="127.0.0.1", port=8123).base_url == "http://127.0.0.1:8123"
+    assert Settings(tls_certificate="c", tls_key="k").base_url == "https://127.0.0.1:8000"
