@@ -1,6 +1,6 @@
 """What operators do to jobs: abort, delete, assign, exclude, metadata, update (6.7 to 6.15), and reopen."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import msgspec
@@ -40,28 +40,35 @@ def _answer(applied: Applied) -> Response[bytes]:
     )
 
 
-async def _edit(
+Kind = Literal["edit", "assign", "abort", "reopen", "delete"]
+Scopes = Callable[[Job], Mapping[str, Part]]
+
+
+async def _change(
     request: JobRequest,
     ingest: Ingest,
     client_job_id: str,
-    scopes: Mapping[str, Part],
-    body: bytes,
-    kind: Literal["edit", "assign"] = "edit",
-) -> Response[bytes]:
-    return _answer(
-        await submit(
-            ingest,
-            ChangeItem(
-                caller_of(request.user, team_wide=kind == "edit"),
-                client_job_id,
-                received_now(),
-                kind,
-                scopes=lambda _job: scopes,
-                body=body,
-                if_match=request.headers.get("if-match"),
-            ),
-        )
+    kind: Kind,
+    *,
+    team_wide: bool = True,
+    scopes: Scopes | None = None,
+    body: bytes = b"",
+    created: str | None = None,
+    updated: str | None = None,
+) -> Applied:
+    """Apply an operator's change, under the If-Match of the request."""
+    item = ChangeItem(
+        caller_of(request.user, team_wide=team_wide),
+        client_job_id,
+        received_now(),
+        kind,
+        scopes=scopes,
+        created=created,
+        updated=updated,
+        body=body,
+        if_match=request.headers.get("if-match"),
     )
+    return await submit(ingest, item)
 
 
 @post(
@@ -76,18 +83,7 @@ async def abort_job(
     request: JobRequest, client_job_id: FromPath[str], ingest: NamedDependency[Ingest]
 ) -> Response[bytes]:
     """Section 6.7."""
-    return _answer(
-        await submit(
-            ingest,
-            ChangeItem(
-                caller_of(request.user),
-                client_job_id,
-                received_now(),
-                "abort",
-                if_match=request.headers.get("if-match"),
-            ),
-        )
-    )
+    return _answer(await _change(request, ingest, client_job_id, "abort", team_wide=False))
 
 
 @put(
@@ -150,16 +146,7 @@ async def delete_job(
     request: JobRequest, client_job_id: FromPath[str], ingest: NamedDependency[Ingest]
 ) -> Response[bytes]:
     """Section 6.8."""
-    await submit(
-        ingest,
-        ChangeItem(
-            caller_of(request.user, team_wide=True),
-            client_job_id,
-            received_now(),
-            "delete",
-            if_match=request.headers.get("if-match"),
-        ),
-    )
+    await _change(request, ingest, client_job_id, "delete")
     return Response(b"", status_code=200)
 
 
@@ -186,7 +173,12 @@ async def assign_job(
     body = _encode(
         {"metadata": {"clientJobId": client_job_id, "userId": user.user_id, "username": user.username}}
     )
-    return await _edit(request, ingest, client_job_id, {"assignee": Part(value)}, body, "assign")
+    scopes = {"assignee": Part(value)}
+    return _answer(
+        await _change(
+            request, ingest, client_job_id, "assign", team_wide=False, scopes=lambda _: scopes, body=body
+        )
+    )
 
 
 class Exclusion(msgspec.Struct, rename="camel"):
@@ -224,16 +216,7 @@ async def exclude_job(
         entries = decode(known.live[0].value)["jobExclusion"] if known else []
         return {"exclusion": Part(_encode({"jobExclusion": [*entries, entry], "excluded": excluded}))}
 
-    item = ChangeItem(
-        caller_of(request.user, team_wide=True),
-        client_job_id,
-        received_at,
-        "edit",
-        scopes=scopes,
-        body=body,
-        if_match=request.headers.get("if-match"),
-    )
-    return _answer(await submit(ingest, item))
+    return _answer(await _change(request, ingest, client_job_id, "edit", scopes=scopes, body=body))
 
 
 @post(
@@ -257,7 +240,7 @@ async def add_metadata(
         raise Problem(400, "malformed-json", f"The body is not JSON that can be kept: {error}.") from None
     members = bodies.decode(body, dict[str, msgspec.Raw])
     scopes = {f"meta:{key}": Part(bytes(raw)) for key, raw in members.items()}
-    return await _edit(request, ingest, client_job_id, scopes, body)
+    return _answer(await _change(request, ingest, client_job_id, "edit", scopes=lambda _: scopes, body=body))
 
 
 @post(
@@ -274,18 +257,17 @@ async def update_job(
     """Section 6.15."""
     body = await request.body()
     snapshot = parse(body, expected_id=client_job_id)
-    item = ChangeItem(
-        caller_of(request.user, team_wide=True),
+    applied = await _change(
+        request,
+        ingest,
         client_job_id,
-        received_now(),
         "abort" if snapshot.aborted else "edit",
-        scopes=lambda _job: snapshot.scopes,
+        scopes=lambda _: snapshot.scopes,
         created=snapshot.created,
         updated=snapshot.updated,
         body=body,
-        if_match=request.headers.get("if-match"),
     )
-    return _answer(await submit(ingest, item))
+    return _answer(applied)
 
 
 @post(
@@ -300,14 +282,7 @@ async def reopen_job(
     request: JobRequest, client_job_id: FromPath[str], ingest: NamedDependency[Ingest]
 ) -> Response[bytes]:
     """Beyond the specification: the undo of an abort."""
-    item = ChangeItem(
-        caller_of(request.user, team_wide=True),
-        client_job_id,
-        received_now(),
-        "reopen",
-        if_match=request.headers.get("if-match"),
-    )
-    return _answer(await submit(ingest, item))
+    return _answer(await _change(request, ingest, client_job_id, "reopen"))
 
 
 class Reopen(msgspec.Struct, rename="camel"):
