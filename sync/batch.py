@@ -484,7 +484,7 @@ def _server_push(job: Job, item: ChangeItem, scopes: Mapping[str, Part]) -> merg
         created=item.created,
         updated=item.updated,
         aborted=item.kind == "abort",
-        abort_value=b'{"status":"Aborted","abandonReason":null}' if item.kind == "abort" else b"",
+        abort_value=item.abort_value if item.kind == "abort" else b"",
     )
 
 

@@ -41,6 +41,7 @@ class ChangeItem(Struct, frozen=True):
     Attributes:
         kind: what is done; ``edit`` covers metadata, exclusion and updates.
         scopes: the scopes to change, given the job.
+        abort_value: the raw status and abandonReason that an abort shows.
         body: what is kept of it in the history.
         skip_finished: finished jobs are passed over in silence (bulk abort).
     """
@@ -52,6 +53,7 @@ class ChangeItem(Struct, frozen=True):
     scopes: Callable[[Job], Mapping[str, Part]] | None = None
     created: str | None = None
     updated: str | None = None
+    abort_value: bytes = b'{"status":"Aborted","abandonReason":null}'
     body: bytes = b""
     if_match: str | None = None
     skip_finished: bool = False

@@ -53,8 +53,6 @@ async def _change(
     team_wide: bool = True,
     scopes: Scopes | None = None,
     body: bytes = b"",
-    created: str | None = None,
-    updated: str | None = None,
 ) -> Applied:
     """Apply an operator's change, under the If-Match of the request."""
     item = ChangeItem(
@@ -63,8 +61,6 @@ async def _change(
         received_now(),
         kind,
         scopes=scopes,
-        created=created,
-        updated=updated,
         body=body,
         if_match=request.headers.get("if-match"),
     )
@@ -257,17 +253,19 @@ async def update_job(
     """Section 6.15."""
     body = await request.body()
     snapshot = parse(body, expected_id=client_job_id)
-    applied = await _change(
-        request,
-        ingest,
+    item = ChangeItem(
+        caller_of(request.user, team_wide=True),
         client_job_id,
+        received_now(),
         "abort" if snapshot.aborted else "edit",
         scopes=lambda _: snapshot.scopes,
         created=snapshot.created,
         updated=snapshot.updated,
+        abort_value=snapshot.abort_value,
         body=body,
+        if_match=request.headers.get("if-match"),
     )
-    return _answer(applied)
+    return _answer(await submit(ingest, item))
 
 
 @post(

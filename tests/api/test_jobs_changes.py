@@ -283,6 +283,12 @@ def test_an_update_may_name_the_job_of_the_address_and_no_other(
     problem(other, 422, "client-job-id-differs", "metadata.clientJobId")
 
 
+def test_an_update_that_aborts_shows_its_reason(team: Team, document: Document, path: str) -> None:
+    header = {"status": "Aborted", "abandonReason": "The lift is gone"}
+    shown = team.post(path, json={"metadata": header}).json()["metadata"]
+    assert (shown["status"], shown["abandonReason"]) == ("Aborted", "The lift is gone")
+
+
 def test_an_update_may_abort_and_complete(team: Team, document: Document, path: str) -> None:
     completed = team.post(path, json={"metadata": {"status": "Completed"}}).json()
     assert completed["metadata"]["status"] == "Completed"
