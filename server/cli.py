@@ -12,8 +12,8 @@ from granian.constants import Interfaces, Loops
 
 from server.settings import InvalidSetting, Settings
 
-# Commands import what they need when they run: `serve` only watches over its child, and 50 MB of a database
-# library in it would be a third of what the whole server takes.
+# Commands import what they need when they run: `serve` only watches over its child, and without the database
+# library in it the whole server takes 132 MB under load instead of 160.
 
 _DATA = click.option(
     "--data", type=click.Path(path_type=Path, file_okay=False), help="Data folder.  [default: data]"

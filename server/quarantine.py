@@ -5,9 +5,10 @@ from litestar import Response, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
+from server.clock import now
 from server.errors import Problem
 from server.http import json_response, skip_and_limit
-from server.jobs.intake import JobRequest, caller_of, received_now, submit
+from server.jobs.intake import JobRequest, caller_of, submit
 from storage.database import Database
 from storage.queries import quarantine as queries
 from storage.queries.quarantine import QuarantineRow
@@ -99,9 +100,7 @@ async def apply_quarantined(
 ) -> Response[bytes]:
     """Try once more, after what stood in the way was changed."""
     _, body = await _load(request, database, quarantine_id)
-    applied = await submit(
-        ingest, PushItem(caller_of(request.user, team_wide=True), parse(body), received_now())
-    )
+    applied = await submit(ingest, PushItem(caller_of(request.user, team_wide=True), parse(body), now()))
     await database.write(queries.discard, request.user.team_id, quarantine_id)
     return json_response(push_answer(applied))
 

@@ -16,7 +16,7 @@ from server import bodies
 from server.auth.authority import Authority
 from server.auth.passwords import generate_password, hash_password
 from server.auth.principal import Principal
-from server.clock import now, printed
+from server.clock import now
 from server.errors import Problem
 from storage.database import Connection, Contended, Database
 from storage.ids import new_id
@@ -24,6 +24,7 @@ from storage.queries import users as queries
 from storage.queries.teams import lock_team
 from storage.queries.tokens import revoke_refresh_tokens_of_user
 from storage.queries.users import NewUser, UserRow, username_key
+from sync.values import format_time
 
 _POLICY = {"policy": "Team_Admin"}
 _TAGS = ["Users"]
@@ -114,7 +115,7 @@ async def create_user(
         username=user.username,
         email_address=user.email_address,
         name=user.name,
-        created=printed(user.created_at),
+        created=format_time(user.created_at),
         locked=False,
     )
 
@@ -283,7 +284,7 @@ def _printed(user: UserRow, locked: bool) -> User:
         username=user.username,
         email_address=user.email_address,
         name=user.name,
-        created=printed(user.created_at),
+        created=format_time(user.created_at),
         locked=locked,
     )
 

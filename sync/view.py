@@ -92,12 +92,6 @@ def status_value(job: Job) -> bytes | None:
     return scope.live[0].value if scope else None
 
 
-def status_name(job: Job) -> str | None:
-    value = status_value(job)
-    name = msgspec.json.decode(value).get("status") if value else None
-    return name if isinstance(name, str) else None
-
-
 def finished(job: Job) -> bool:
     """Completed, Abandoned or Aborted."""
     return job.aborted is not None or completed(job)

@@ -9,9 +9,10 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from server import bodies
+from server.clock import now
 from server.errors import Problem
 from server.http import json_response
-from server.jobs.intake import JobRequest, caller_of, received_now, submit
+from server.jobs.intake import JobRequest, caller_of, submit
 from storage.database import Database
 from storage.queries import jobs as queries
 from storage.queries.users import user_by_id
@@ -58,7 +59,7 @@ async def _change(
     item = ChangeItem(
         caller_of(request.user, team_wide=team_wide),
         client_job_id,
-        received_now(),
+        now(),
         kind,
         scopes=scopes,
         body=body,
@@ -101,8 +102,7 @@ async def abort_jobs(
     while True:
         ids = await database.read(queries.open_ids, caller.team_id, owner_id, after, _BULK)
         items = [
-            ChangeItem(caller, client_job_id, received_now(), "abort", skip_finished=True)
-            for _, client_job_id in ids
+            ChangeItem(caller, client_job_id, now(), "abort", skip_finished=True) for _, client_job_id in ids
         ]
         for future in [ingest.submit(item) for item in items]:
             result = await future
@@ -198,7 +198,7 @@ async def exclude_job(
     """Section 6.10."""
     body = await request.body()
     asked = bodies.decode(body, Exclusion)
-    received_at = received_now()
+    received_at = now()
     excluded = asked.is_excluded in (True, "true", "True")
     entry = {
         "userId": asked.user_id if asked.user_id is not None else request.user.subject_id,
@@ -256,7 +256,7 @@ async def update_job(
     item = ChangeItem(
         caller_of(request.user, team_wide=True),
         client_job_id,
-        received_now(),
+        now(),
         "abort" if snapshot.aborted else "edit",
         scopes=lambda _: snapshot.scopes,
         created=snapshot.created,
@@ -303,7 +303,7 @@ async def reopen_jobs(request: JobRequest, ingest: NamedDependency[Ingest]) -> d
     if len(ids) > 1000:
         raise bodies.invalid("clientJobIds", "clientJobIds may name at most 1,000 jobs.")
     caller = caller_of(request.user, team_wide=True)
-    futures = [ingest.submit(ChangeItem(caller, item, received_now(), "reopen")) for item in ids]
+    futures = [ingest.submit(ChangeItem(caller, item, now(), "reopen")) for item in ids]
     reopened, missing = 0, []
     for client_job_id, future in zip(ids, futures, strict=True):
         result = await future

@@ -1,12 +1,12 @@
 """From a request body to the ingest: size, parsing, quarantine of what does not parse."""
 
-import time
 from typing import Any
 
 import msgspec
 from litestar import Request
 
 from server.auth.principal import Principal
+from server.clock import now
 from server.errors import Problem, to_problem
 from sync.answers import job_document
 from sync.errors import PreconditionFailed, SyncError, TooLarge
@@ -33,11 +33,6 @@ def caller_of(principal: Principal, team_wide: bool = False) -> Caller:
     )
 
 
-def received_now() -> int:
-    """The time of receipt, microseconds."""
-    return time.time_ns() // 1000
-
-
 async def push(request: JobRequest) -> Applied:
     """Apply the request's body as a snapshot; see :func:`push_body`."""
     state = request.app.state
@@ -59,7 +54,7 @@ async def push_body(
         SyncError: it was refused; ``quarantined`` says whether it is kept for an administrator.
         Problem: 412 with the current job.
     """
-    received_at = received_now()
+    received_at = now()
     caller = caller_of(principal)
     item: PushItem | RefusedItem
     try:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from storage.tables import refresh_tokens, signing_keys
 
@@ -92,16 +92,6 @@ def revoke_refresh_tokens_of_user(connection: Connection, team_id: int, user_id:
         )
         .values(revoked_at=now)
     )
-
-
-def delete_expired_refresh_tokens(connection: Connection, team_id: int, now: int) -> int:
-    """Forget the team's tokens that expired, and answer how many. A used one is kept until it expires,
-    for as long as its re-use says that it was stolen.
-    """
-    result = connection.execute(
-        delete(refresh_tokens).where(refresh_tokens.c.team_id == team_id, refresh_tokens.c.expires_at <= now)
-    )
-    return result.rowcount
 
 
 @dataclass(frozen=True, slots=True)
