@@ -3,11 +3,17 @@
 A job row holds two blobs. ``view`` is the merged document as clients read it. ``edits`` is everything
 else that merging needs; where an edit's value stands in the view, it holds the place instead of a second
 copy (fewer WAL bytes for each push, measured in docs/performance.md).
+
+Most scopes of most jobs were said once, by the push that made the job. Their edits differ in nothing but
+the value, so they are kept as the parts that were sent and one :class:`Ground`, and become edits only when
+somebody says something else there.
 """
+
+from collections.abc import Mapping
 
 import msgspec
 
-from sync.snapshot import NO_REFS, Refs
+from sync.snapshot import NO_REFS, Part, Refs
 
 FORMAT = 1
 SERVER = "server"
@@ -48,7 +54,29 @@ class Former(msgspec.Struct, frozen=True, array_like=True, gc=False):
     digest: bytes
 
 
-class Scope(msgspec.Struct, frozen=True, array_like=True):
+class Ground(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What the parts of a job's first push have in common, as long as nothing else was said there.
+
+    Attributes:
+        install, seq, base, rev: as of an :class:`Edit`.
+        ts: corrected time of the parts without a time of their own.
+        times: scope -> corrected time of the others.
+    """
+
+    install: str
+    seq: int
+    base: int
+    rev: int
+    ts: int
+    times: dict[str, int]
+
+    def edit(self, name: str, part: Part) -> Edit:
+        """The edit that ``part`` stands for."""
+        ts = self.times.get(name, self.ts)
+        return Edit(self.install, self.seq, self.base, self.rev, ts, part.phase, part.value, part.refs)
+
+
+class Scope(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """One independently merged part of a job.
 
     Attributes:
@@ -96,6 +124,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         rev: the revision; rises with every recorded edit and every change of the view.
+        scopes: scope -> what was said there; a part as it was sent stands for the one edit of the ``ground``.
         created, updated: (corrected time, raw text) of the snapshot with the least and the greatest.
         aborted: the abort mark.
         reopened: the revision of the last reopen; 0: never.
@@ -113,7 +142,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     team: str
     created_by: str
     rev: int
-    scopes: dict[str, Scope]
+    scopes: Mapping[str, Part | Scope]
+    ground: Ground | None = None
     created: tuple[int, str] | None = None
     updated: tuple[int, str] | None = None
     aborted: Mark | None = None
@@ -128,8 +158,21 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     modified: tuple[int, int] = (0, 0)
     resources: tuple[str, ...] | None = None
 
+    def scope(self, name: str) -> Scope | None:
+        """What was said in a scope, with its edits; None if nothing was."""
+        found = self.scopes.get(name)
+        if isinstance(found, Part):
+            assert self.ground is not None
+            return Scope((self.ground.edit(name, found),), self.ground.rev)
+        return found
 
-class _Stored(msgspec.Struct, array_like=True):
+    def shown_in(self, name: str) -> Part | Edit | None:
+        """What is shown of a scope that shows no sibling's ids; None if nothing was said there."""
+        found = self.scopes.get(name)
+        return found.live[0] if isinstance(found, Scope) else found
+
+
+class _Stored(msgspec.Struct, array_like=True, gc=False):
     """Everything of a job that neither its row's columns nor its view hold."""
 
     team: str
@@ -141,7 +184,8 @@ class _Stored(msgspec.Struct, array_like=True):
     legacy_status: dict[str, bytes]
     pushed: dict[str, int]
     writers: tuple[str, ...]
-    scopes: dict[str, Scope]
+    ground: Ground | None
+    scopes: dict[str, Part | Scope]
     spans: dict[str, tuple[int, int]]
 
 
@@ -165,6 +209,7 @@ def pack(job: Job) -> bytes:
             job.legacy_status,
             job.pushed,
             job.writers,
+            job.ground,
             scopes,
             job.spans,
         )
@@ -186,6 +231,7 @@ def unpack(
         created_by=stored.created_by,
         rev=rev,
         scopes=scopes,
+        ground=stored.ground,
         created=stored.created,
         updated=stored.updated,
         aborted=stored.aborted,
@@ -200,8 +246,10 @@ def unpack(
     )
 
 
-def _with_value(scope: Scope, value: bytes) -> Scope:
-    """``scope`` with another value of its shown edit."""
-    shown = scope.live[0]
+def _with_value(said: Part | Scope, value: bytes) -> Part | Scope:
+    """``said`` with another value shown."""
+    if isinstance(said, Part):
+        return Part(value, said.phase, None, said.refs)
+    shown = said.live[0]
     edit = Edit(shown.install, shown.seq, shown.base, shown.rev, shown.ts, shown.phase, value, shown.refs)
-    return Scope((edit, *scope.live[1:]), scope.changed, scope.formers, scope.shown, scope.unshown)
+    return Scope((edit, *said.live[1:]), said.changed, said.formers, said.shown, said.unshown)

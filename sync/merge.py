@@ -12,7 +12,7 @@ from typing import NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
-from sync.edits import MAX_FORMER_VALUES, SERVER, Edit, Former, Job, Mark, Scope
+from sync.edits import MAX_FORMER_VALUES, SERVER, Edit, Former, Ground, Job, Mark, Scope
 from sync.snapshot import CURRENT, Part
 from sync.values import digest, equal, parse_time
 from sync.view import completed, finished, order, render, same_view, shown_value
@@ -74,30 +74,32 @@ class Merged(NamedTuple):
 def apply(job: Job, push: Push) -> Merged:
     """Apply one push. A job not known before comes as one of revision 0 without scopes."""
     base = push.base
-    candidates = push.scopes
-    if job.scopes or job.rev:
-        candidates = {
-            name: part
-            for name, part in push.scopes.items()
-            if (push.header or name.startswith("step:"))
-            and (_is_legacy_edit(job, push, name, part) if push.legacy else _is_edit(job, push, name, part))
-        }
-    offset, times = _times(push, candidates)
     rev = job.rev + 1
-    scopes = dict(job.scopes)
-    recorded = 0
-    for name, part in candidates.items():
-        edit = Edit(push.install, push.seq, base, rev, times[name], part.phase, part.value, part.refs)
-        scope = scopes.get(name)
-        if scope is None:
-            scopes[name] = Scope((edit,), rev)
-        elif push.legacy and not _newer_than_own(name, scope, edit):
-            continue
-        else:
-            scopes[name] = _record(name, scope, edit, hidden=name == "status" and job.aborted is not None)
-        recorded += 1
+    if not job.scopes and not job.rev:
+        # All of it is new. What it says alike of all scopes is said once.
+        recorded = len(push.scopes)
+        offset, ts, times = _times(push, push.scopes)
+        ground = Ground(push.install, push.seq, base, rev, ts, times)
+        after = replace(job, scopes=push.scopes, ground=ground)
+    else:
+        candidates = _edits(job, push)
+        offset, ts, times = _times(push, candidates)
+        recorded = 0
+        scopes = dict(job.scopes)
+        for name, part in candidates.items():
+            edit = Edit(
+                push.install, push.seq, base, rev, times.get(name, ts), part.phase, part.value, part.refs
+            )
+            scope = job.scope(name)
+            if scope is None:
+                scopes[name] = Scope((edit,), rev)
+            elif push.legacy and not _newer_than_own(name, scope, edit):
+                continue
+            else:
+                scopes[name] = _record(name, scope, edit, hidden=name == "status" and job.aborted is not None)
+            recorded += 1
+        after = replace(job, scopes=scopes) if recorded else job
 
-    after = replace(job, scopes=scopes) if recorded else job
     if push.header:
         after = _header_times(after, push, offset)
         after = _abort(after, push, offset, rev)
@@ -127,7 +129,7 @@ def reopen(job: Job, received_at: int) -> Merged:
         return Merged(job, 0, False, False, 0)
     rev = job.rev + 1
     after = replace(job, aborted=None, reopened=rev, rev=rev, modified_at=received_at)
-    status = after.scopes.get("status")
+    status = after.scope("status")
     if status is not None:
         status = _changed(status, rev, digest(_ABORTED, job.aborted.value))
     else:
@@ -139,12 +141,13 @@ def reopen(job: Job, received_at: int) -> Merged:
 
 def in_sync(job: Job, push: Push) -> bool:
     """Whether the merged job equals the snapshot sent, so that the install may raise its base without a body."""
-    if any(len(scope.live) > 1 for scope in job.scopes.values()):
-        return False
     if push.aborted != (job.aborted is not None):
         return False
-    for name, scope in job.scopes.items():
-        part = push.scopes.get(name)
+    for name in job.scopes:
+        scope, part = job.scope(name), push.scopes.get(name)
+        assert scope is not None
+        if len(scope.live) > 1:
+            return False
         if name == "exclusion" and scope.changed > push.base:
             return False  # no snapshot says it, so only one who has pulled since knows it
         if name == "exclusion" or (name == "status" and push.aborted):
@@ -165,11 +168,38 @@ def in_sync(job: Job, push: Push) -> bool:
 # Echo or edit?
 
 
+def _edits(job: Job, push: Push) -> Mapping[str, Part]:
+    """What of a push is no echo."""
+    ground, said = job.ground, job.scopes
+    # Where nobody else spoke since its base, saying the same bytes again is an echo: most of most pushes.
+    repeats = (
+        ground is not None
+        and not push.legacy
+        and not push.confirm
+        and (ground.rev <= push.base or ground.install == push.install)
+    )
+    is_edit = _is_legacy_edit if push.legacy else _is_edit
+    result: dict[str, Part] = {}
+    for name, part in push.scopes.items():
+        if repeats:
+            known = said.get(name)
+            if (
+                isinstance(known, Part)
+                and known.value == part.value
+                and known.phase == part.phase
+                and name != "status"
+            ):
+                continue
+        if (push.header or name.startswith("step:")) and is_edit(job, push, name, part):
+            result[name] = part
+    return result
+
+
 def _is_edit(job: Job, push: Push, name: str, part: Part) -> bool:
     """Whether an enveloped push (or an operator) changes a scope, or only repeats what it knew."""
     if name == "status" and push.install != SERVER and push.base < job.reopened:
         return False
-    scope = job.scopes.get(name)
+    scope = job.scope(name)
     if scope is None:
         # What nobody has said is shown as null or not at all; saying that again is an echo.
         return push.base == 0 or part.value != b"null" or name.startswith("meta:")
@@ -196,7 +226,7 @@ def _is_legacy_edit(job: Job, push: Push, name: str, part: Part) -> bool:
     """Whether a snapshot without an envelope may change a scope: not with anything ever seen there."""
     if name == "status":
         return job.legacy_status.get(push.install) != digest(part.phase, part.value)
-    scope = job.scopes.get(name)
+    scope = job.scope(name)
     if scope is None:
         return True
     if any(equal(edit.phase, edit.value, part.phase, part.value) for edit in scope.live):
@@ -222,34 +252,32 @@ def _newer_than_own(name: str, scope: Scope, edit: Edit) -> bool:
 # Time
 
 
-def _times(push: Push, edits: Mapping[str, Part]) -> tuple[int, dict[str, int]]:
-    """The offset of the device's clock, and each edit's corrected time.
+def _times(push: Push, edits: Mapping[str, Part]) -> tuple[int, int, dict[str, int]]:
+    """The offset of the device's clock; the corrected time of edits without one of their own, and of the others.
 
     Over this push's edits only: echoes carry other devices' times. Never later than the receipt.
     """
     received = push.received_at
     if push.install == SERVER:
-        return 0, dict.fromkeys(edits, received)
-    raw = {name: _time(part.time) for name, part in edits.items()}
+        return 0, received, {}
+    raw: dict[str, int] = {}
+    for name, part in edits.items():
+        if part.time is not None:
+            time = parse_time(part.time)
+            if time is not None:
+                raw[name] = time
+    newest = max(raw.values(), default=None)
     fallback = _time(push.updated)
     if fallback is None:
-        fallback = max((time for time in raw.values() if time is not None), default=None)
+        fallback = newest
+    elif len(raw) < len(edits) and (newest is None or fallback > newest):
+        newest = fallback
     if push.sent_at is not None:
         offset = received - push.sent_at
     else:
-        newest = None
-        for time in raw.values():
-            if time is None:
-                time = fallback
-            if time is not None and (newest is None or time > newest):
-                newest = time
         offset = 0 if newest is None else min(0, received - newest)
-    times = {}
-    for name, time in raw.items():
-        if time is None:
-            time = fallback
-        times[name] = received if time is None else min(time + offset, received)
-    return offset, times
+    ts = received if fallback is None else min(fallback + offset, received)
+    return offset, ts, {name: min(time + offset, received) for name, time in raw.items()}
 
 
 def _time(text: str | None) -> int | None:
@@ -330,7 +358,7 @@ def _abort(job: Job, push: Push, offset: int, rev: int) -> Job:
     ):
         return job
     job = replace(job, aborted=mark)
-    status = job.scopes.get("status")
+    status = job.scope("status")
     if known is None and status is not None:
         was = digest(status.live[0].phase, status.live[0].value)
         job = replace(job, scopes={**job.scopes, "status": _changed(status, rev, was)})

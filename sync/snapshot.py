@@ -49,7 +49,7 @@ class Refs(NamedTuple):
 NO_REFS = Refs()
 
 
-class Part(msgspec.Struct, frozen=True, gc=False):
+class Part(msgspec.Struct, frozen=True, array_like=True, tag=0, gc=False):
     """One scope of a snapshot.
 
     Attributes:

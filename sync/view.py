@@ -4,15 +4,15 @@ Its members stand in the order of the specification's examples; unknown ones fol
 copied, never decoded and encoded again, but for the two id lists of a step in conflict.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
 from sync.edits import SERVER, Edit, Job, Scope
-from sync.snapshot import CANCELLED, COMPLETED, CURRENT, FINISHED_RANK, NO_REFS
+from sync.snapshot import CANCELLED, COMPLETED, CURRENT, FINISHED_RANK, NO_REFS, Part
 from sync.values import digest, format_time
 
 PHASE_NAMES = ("current", "completed", "cancelled")
@@ -72,24 +72,22 @@ def _with_refs(value: bytes, values: tuple[str, ...], notes: tuple[str, ...]) ->
 
 def resource_ids(job: Job) -> tuple[str, ...]:
     """Ids of the photos and files that the shown steps refer to, in order, once each."""
-    return _resource_ids(job.scopes) if job.resources is None else job.resources
+    return _resource_ids(job.scopes.values()) if job.resources is None else job.resources
 
 
-def _resource_ids(scopes: dict[str, Scope]) -> tuple[str, ...]:
+def _resource_ids(said: Iterable[Part | Scope]) -> tuple[str, ...]:
     texts: dict[str, None] = {}
-    for scope in scopes.values():
-        if len(scope.live) > 1 or scope.live[0].refs != NO_REFS:
-            for items in shown_refs(scope):
-                texts.update(dict.fromkeys(items))
+    for entry in said:
+        for items in entry.refs if isinstance(entry, Part) else shown_refs(entry):
+            texts.update(dict.fromkeys(items))
     return tuple(msgspec.json.decode(text) for text in texts if text[0] == '"')
 
 
-def status_value(job: Job) -> bytes | None:
-    """The raw object of status and abandonReason as shown."""
+def status_value(job: Job) -> bytes:
+    """The raw object of status and abandonReason as shown, or ``null``."""
     if job.aborted is not None:
         return job.aborted.value
-    scope = job.scopes.get("status")
-    return scope.live[0].value if scope else None
+    return _shown(job.scopes, "status")
 
 
 def finished(job: Job) -> bool:
@@ -99,16 +97,18 @@ def finished(job: Job) -> bool:
 
 def completed(job: Job) -> bool:
     """Completed or Abandoned, and not Aborted."""
-    scope = job.scopes.get("status")
-    return job.aborted is None and scope is not None and scope.live[0].phase >= FINISHED_RANK
+    if job.aborted is not None:
+        return False
+    status = job.shown_in("status")
+    return status is not None and status.phase >= FINISHED_RANK
 
 
 def text_of(job: Job, scope_name: str, member: str | None = None) -> str | None:
-    """The string shown in a scope (or in one member of it), or None."""
-    scope = job.scopes.get(scope_name)
-    if scope is None:
+    """The string shown in a scope other than a step's (or in one member of it), or None."""
+    shown = job.shown_in(scope_name)
+    if shown is None:
         return None
-    value = msgspec.json.decode(shown_value(scope))
+    value = msgspec.json.decode(shown.value)
     if member is not None:
         value = value.get(member)
     return value if isinstance(value, str) else None
@@ -116,63 +116,65 @@ def text_of(job: Job, scope_name: str, member: str | None = None) -> str | None:
 
 _HEAD_FIRST = ("workflowId", "workflowVersionId", "jobTitle")
 _TOP_FIRST = ("hierarchyStack", "packetIds")
-_KNOWN = frozenset(
+#: Scopes whose place in the document is fixed.
+_PLACED = frozenset(
     (
         *(f"head:{key}" for key in (*_HEAD_FIRST, "workflowName", "abandonReason")),
         *(f"top:{key}" for key in _TOP_FIRST),
+        *("status", "assignee", "exclusion"),
     )
 )
 
-_Steps = list[tuple[str, Scope]]
-
-
-class _Sorted(NamedTuple):
-    """A job's scopes by their place in the document."""
-
-    meta: _Steps
-    head: _Steps
-    top: _Steps
-    steps: tuple[_Steps, _Steps, _Steps]
-    contested: _Steps
-
-
-def _sort(job: Job) -> _Sorted:
-    result = _Sorted([], [], [], ([], [], []), [])
-    for item in job.scopes.items():
-        name, scope = item
-        prefix = name[:5]
-        if prefix == "step:":
-            result.steps[scope.live[0].phase].append(item)
-        elif name in _KNOWN:
-            pass
-        elif prefix == "meta:":
-            if scope.live[0].value != b"null":  # an explicit null takes a metadata key away
-                result.meta.append(item)
-        elif prefix == "head:":
-            result.head.append(item)
-        elif prefix[:4] == "top:":
-            result.top.append(item)
-        if len(scope.live) > 1:
-            result.contested.append(item)
-    for steps in result.steps:
-        if len(steps) > 1:
-            steps.sort(key=lambda item: (item[1].live[0].ts, item[0]))
-    return result
+#: (corrected time, scope, what was said there): the order of steps in a list.
+_Step = tuple[int, str, Part | Scope]
 
 
 def render(job: Job) -> Job:
     """``job`` with its view made anew. ``modified_at`` is shown as it is given."""
-    scopes = job.scopes
-    parts = _sort(job)
+    ground, scopes = job.ground, job.scopes
+    meta: list[bytes] = []
+    head: list[bytes] = []
+    top: list[bytes] = []
+    lists: tuple[list[_Step], list[_Step], list[_Step]] = ([], [], [])
+    contested: list[tuple[str, Scope]] = []
+    referring: list[Part | Scope] = []
+    for name, said in scopes.items():
+        shown: Part | Edit
+        if isinstance(said, Part):
+            shown = said
+        else:
+            shown = said.live[0]
+            if len(said.live) > 1:
+                contested.append((name, said))
+        if name.startswith("step:"):
+            if isinstance(shown, Edit):
+                ts = shown.ts
+            else:
+                assert ground is not None
+                ts = ground.times.get(name, ground.ts)
+            lists[shown.phase].append((ts, name, said))
+            if shown.refs != NO_REFS or isinstance(said, Scope):
+                referring.append(said)
+        elif name not in _PLACED:
+            kind, key = _member(name)
+            if kind == "top":
+                top.append(b",%s:%s" % (key, shown.value))
+            elif kind == "head":
+                head.append(b",%s:%s" % (key, shown.value))
+            elif shown.value != b"null":  # an explicit null takes a metadata key away
+                meta.append(b"%s:%s" % (key, shown.value))
+    for steps in lists:
+        if len(steps) > 1:
+            steps.sort()  # a scope stands in one list once, so that what was said is never compared
     status = _raw_members(status_value(job))
-    assignee = _raw_members(scopes["assignee"].live[0].value if "assignee" in scopes else None)
-    exclusion = _raw_members(scopes["exclusion"].live[0].value if "exclusion" in scopes else None)
-    opened = parts.steps[CURRENT]
+    assignee = _raw_members(_shown(scopes, "assignee"))
+    exclusion = _raw_members(_shown(scopes, "exclusion"))
+    opened = lists[CURRENT]
     current = opened.pop() if opened and not finished(job) else None
     reason = status.get("abandonReason", b"null")
     if reason == b"null":
         reason = _shown(scopes, "head:abandonReason")
-    resources = _resource_ids(scopes)
+    resources = _resource_ids(referring) if referring else ()
 
     out = _Out()
     out.add(
@@ -184,34 +186,37 @@ def render(job: Job) -> Job:
             _shown(scopes, "head:workflowId"),
             _shown(scopes, "head:workflowVersionId"),
             _shown(scopes, "head:jobTitle"),
-            b",".join(_members_of(parts.meta, 5)),
+            b",".join(meta),
             _encode(job.created[1]) if job.created else b"null",
             _encode(job.updated[1]) if job.updated else b"null",
         )
     )
-    start = out.size
-    out.add(b'"%s"' % format_time(job.modified_at).encode())
-    modified = (start, out.size)
+    stamp = b'"%s"' % format_time(job.modified_at).encode()
+    modified = (out.size, out.size + len(stamp))
     out.add(
-        b',"status":%s,"userId":%s,"currentStep":'
-        % (status.get("status", b"null"), assignee.get("userId", b"null"))
+        b'%s,"status":%s,"userId":%s,"currentStep":'
+        % (
+            stamp,
+            status.get("status", b"null"),
+            assignee.get("userId", b"null"),
+        )
     )
     if current is None:
         out.add(b"null")
     else:
-        out.add_step(*current)
+        out.add_step(current)
     out.add(
         b',"abandonReason":%s,"username":%s,"workflowName":%s%s},"completedSteps":'
         % (
             reason,
             assignee.get("username", b"null"),
             _shown(scopes, "head:workflowName"),
-            b"".join(b"," + member for member in _members_of(parts.head, 5)),
+            b"".join(head),
         )
     )
-    out.add_steps(parts.steps[COMPLETED], b"null")
+    out.add_steps(lists[COMPLETED], b"null")
     out.add(b',"cancelledSteps":')
-    out.add_steps(parts.steps[CANCELLED], b"null")
+    out.add_steps(lists[CANCELLED], b"null")
     # `sync` stands last, and is closed by the last two bytes: an answer adds its own members before them.
     out.add(
         b',"team":%s,"hierarchyStack":%s,"packetIds":%s,"jobExclusion":%s,"excluded":%s%s'
@@ -222,13 +227,20 @@ def render(job: Job) -> Job:
             _shown(scopes, "top:packetIds"),
             exclusion.get("jobExclusion", b"[]"),
             exclusion.get("excluded", b"false"),
-            b"".join(b"," + member for member in _members_of(parts.top, 4)),
-            _conflicts(parts.contested),
+            b"".join(top),
+            _conflicts(contested) if contested else b"[]",
         )
     )
     out.add_steps(opened, b"[]")
     out.add(b',"attachmentsComplete":false}}' if resources else b',"attachmentsComplete":true}}')
     return replace(job, view=b"".join(out.pieces), spans=out.spans, modified=modified, resources=resources)
+
+
+@lru_cache(maxsize=4096)
+def _member(name: str) -> tuple[str, bytes]:
+    """The kind of a scope that is a member of its own, and its key as JSON."""
+    kind, _, key = name.partition(":")
+    return kind, _encode(key)
 
 
 class _Out:
@@ -245,31 +257,33 @@ class _Out:
         self.pieces.append(piece)
         self.size += len(piece)
 
-    def add_step(self, name: str, scope: Scope) -> None:
-        value = shown_value(scope)
-        if value is scope.live[0].value:
+    def add_step(self, step: _Step) -> None:
+        _, name, said = step
+        if isinstance(said, Part):
+            value = kept = said.value
+        else:
+            value, kept = shown_value(said), said.live[0].value
+        if value is kept:
             self.spans[name] = (self.size, self.size + len(value))
         self.add(value)
 
-    def add_steps(self, steps: _Steps, empty: bytes) -> None:
+    def add_steps(self, steps: list[_Step], empty: bytes) -> None:
         if not steps:
             self.add(empty)
             return
         separator = b"["
-        for name, scope in steps:
+        for step in steps:
             self.add(separator)
-            self.add_step(name, scope)
+            self.add_step(step)
             separator = b","
         self.add(b"]")
 
 
-def _shown(scopes: dict[str, Scope], name: str) -> bytes:
-    scope = scopes.get(name)
-    return b"null" if scope is None else scope.live[0].value
-
-
-def _members_of(items: _Steps, cut: int) -> list[bytes]:
-    return [b"%s:%s" % (_encode(name[cut:]), scope.live[0].value) for name, scope in items]
+def _shown(scopes: Mapping[str, Part | Scope], name: str) -> bytes:
+    said = scopes.get(name)
+    if said is None:
+        return b"null"
+    return said.value if isinstance(said, Part) else said.live[0].value
 
 
 def same_view(rendered: Job, other: Job) -> bool:
@@ -280,13 +294,13 @@ def same_view(rendered: Job, other: Job) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _raw_members(value: bytes | None) -> Mapping[str, bytes]:
-    if value is None:
+def _raw_members(value: bytes) -> Mapping[str, bytes]:
+    if value == b"null":
         return {}
     return {key: bytes(raw) for key, raw in _members.decode(value).items()}
 
 
-def _conflicts(contested: _Steps) -> bytes:
+def _conflicts(contested: list[tuple[str, Scope]]) -> bytes:
     entries = [entry for name, scope in contested if (entry := _conflict(name, scope)) is not None]
     return _encode(entries) if entries else b"[]"
 

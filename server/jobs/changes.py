@@ -208,8 +208,8 @@ async def exclude_job(
     }
 
     def scopes(job: Job) -> Mapping[str, Part]:
-        known = job.scopes.get("exclusion")
-        entries = decode(known.live[0].value)["jobExclusion"] if known else []
+        known = job.shown_in("exclusion")
+        entries = decode(known.value)["jobExclusion"] if known else []
         return {"exclusion": Part(_encode({"jobExclusion": [*entries, entry], "excluded": excluded}))}
 
     return _answer(await _change(request, ingest, client_job_id, "edit", scopes=scopes, body=body))

@@ -116,7 +116,9 @@ class Office:
 
     def times(self, scope: str) -> list[float]:
         """Corrected times of the live edits, seconds after the morning, greatest first."""
-        return [(edit.ts - START) / SECOND for edit in self.job.scopes[scope].live]
+        said = self.job.scope(scope)
+        assert said is not None
+        return [(edit.ts - START) / SECOND for edit in said.live]
 
 
 def values(document: Document, name: str = "completedSteps") -> dict[str, Any]:

@@ -40,7 +40,8 @@ def ordered(job: Job) -> Any:
     """Everything that decides what is shown: times, winners, order, conflicts."""
     return {
         scope: [(edit.install, edit.seq, edit.base, edit.rev, edit.ts, edit.phase) for edit in kept.live]
-        for scope, kept in job.scopes.items()
+        for scope in job.scopes
+        if (kept := job.scope(scope)) is not None
     }, (
         job.created and job.created[0],
         job.updated and job.updated[0],
