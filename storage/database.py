@@ -116,12 +116,25 @@ class Database:
         assert self._writer is not None
         if self._writing is None:
             self._writing = self._writer.connect()
+        connection = self._writing
+        # Through SQLAlchemy, beginning and committing take 0.2 ms of a group's time.
+        driver: Any = connection.connection.dbapi_connection
         try:
-            with self._writing.begin():
-                return work(self._writing, *args)
+            driver.execute("BEGIN IMMEDIATE")
+            try:
+                result = work(connection, *args)
+                _commit(driver)
+            except BaseException:
+                if driver.in_transaction:
+                    driver.execute("ROLLBACK")
+                raise
+            return result
         except (OSError, sqlite3.Error) as error:
             # Statements of the hot path go to the driver, past SQLAlchemy's own translation.
             raise _translated(error) from error
+        finally:
+            if connection.in_transaction():
+                connection.rollback()  # ends SQLAlchemy's own record of it; the driver's has ended
 
     async def migrate(self) -> None:
         """Bring the schema up to this version."""
@@ -203,12 +216,19 @@ def _prepare_writer(connection: Any, _record: Any) -> None:
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute("PRAGMA temp_store=MEMORY")
     cursor.execute("PRAGMA cache_size=-32768")
     cursor.close()
 
 
+def _commit(driver: Any) -> None:
+    driver.execute("COMMIT")
+
+
 def _begin_immediate(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    driver: Any = connection.connection.dbapi_connection
+    if not driver.in_transaction:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _prepare_reader(connection: Any, _record: Any) -> None:

@@ -26,7 +26,7 @@ from storage.queries.jobs import JobWrite
 from storage.queries.pushes import PushWrite
 from storage.queries.snapshots import SnapshotWrite
 from sync import merge
-from sync.bodies import compress, decompress
+from sync.bodies import compress, compress_all, decompress
 from sync.edits import FORMAT, SERVER, Job, pack, unpack
 from sync.errors import Conflict, Forbidden, Gone, NotFound, PreconditionFailed, SyncError
 from sync.etag import format_etag, matches, parse_etag
@@ -53,7 +53,7 @@ class _Working:
 
 @dataclass(slots=True)
 class _Writes:
-    """Rows to write at the end."""
+    """Rows to write at the end; the bodies of snapshots are not compressed yet."""
 
     snapshots: list[SnapshotWrite] = field(default_factory=list)
     pushes: list[PushWrite] = field(default_factory=list)
@@ -303,7 +303,7 @@ class _TeamBatch:
     def _body(self, job_id: str, body_hash: bytes) -> bytes | None:
         for row in self.writes.snapshots:
             if row.job_id == job_id and row.body_hash == body_hash:
-                return decompress(row.body)
+                return row.body
         kept = snapshot_queries.body(self.connection, self.team_id, job_id, body_hash)
         return decompress(kept) if kept else None
 
@@ -398,7 +398,7 @@ class _TeamBatch:
                 push.received_at,
                 offset,
                 len(body),
-                compress(body),
+                body,
             )
         )
 
@@ -436,7 +436,11 @@ class _TeamBatch:
         if deleted:
             snapshot_queries.drop_bodies(self.connection, self.team_id, deleted)
         if self.writes.snapshots:
-            snapshot_queries.insert(self.connection, self.writes.snapshots)
+            bodies = compress_all([row.body for row in self.writes.snapshots])
+            snapshot_queries.insert(
+                self.connection,
+                [row._replace(body=body) for row, body in zip(self.writes.snapshots, bodies, strict=True)],
+            )
         if self.writes.pushes:
             push_queries.insert(self.connection, sorted(self.writes.pushes))
         if self.writes.events:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from sync.errors import InvalidSnapshot, MalformedSnapshot, SyncError
-from sync.values import TooDeep, body_hash, check_values, decode, digest, parse_time
+from sync.values import TOO_DEEP, TooDeep, body_hash, check_depth, check_values, decode, digest, parse_time
 
 MAX_ID_LENGTH = 128
 #: Last segments of addresses beside ``/jobs/v1/{clientJobId}``; a job of that name could not be read.
@@ -143,7 +143,7 @@ _document = msgspec.json.Decoder(_Document)
 _step = msgspec.json.Decoder(_Step)
 _raws = msgspec.json.Decoder(list[msgspec.Raw])
 _envelope = msgspec.json.Decoder(Envelope | None)
-_encode = msgspec.json.encode
+_sorted_encode = msgspec.json.Encoder(order="sorted").encode
 
 
 def parse(body: bytes, expected_id: str | None = None) -> Snapshot:
@@ -159,16 +159,20 @@ def parse(body: bytes, expected_id: str | None = None) -> Snapshot:
     """
     try:
         check_values(body)
-        # The typed form says what is there; the raw members, which bytes it stands for.
         top = _members.decode(body)
-    except TooDeep as error:
-        raise MalformedSnapshot("too-deep", f"The body is {error}.", field="$") from None
+        return _parse(body, top, expected_id)
+    except (TooDeep, RecursionError):
+        raise MalformedSnapshot("too-deep", f"The body is {TOO_DEEP}.", field="$") from None
     except msgspec.ValidationError as error:
         if "Expected `object`" in str(error):
             raise InvalidSnapshot("invalid-snapshot", "A snapshot is a JSON object.", field="$") from None
         raise _malformed(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _malformed(error) from None
+
+
+def _parse(body: bytes, top: dict[str, msgspec.Raw], expected_id: str | None) -> Snapshot:
+    # The typed form says what is there; the raw members, which bytes it stands for.
     typed = _typed(body, top)
     header = typed.metadata
     head = _members.decode(top["metadata"])
@@ -178,6 +182,7 @@ def parse(body: bytes, expected_id: str | None = None) -> Snapshot:
     aborted = _status(header, head, scopes)
     if header.userId is not None or header.username is not None:
         scopes["assignee"] = Part(_pair(head, "userId", "username"))
+    check_depth(bytes(top["metadata"]), 1)
     for key, raw in head.items():
         if key not in _STRUCTURE_HEAD:
             scopes["head:" + key] = Part(bytes(raw))
@@ -186,16 +191,16 @@ def parse(body: bytes, expected_id: str | None = None) -> Snapshot:
             scopes["meta:" + key] = Part(bytes(raw))
     if header.currentStep is not None:
         _add_step(scopes, CURRENT, header.currentStep, bytes(head["currentStep"]))
-    for steps, key, phase in (
-        (typed.completedSteps, "completedSteps", COMPLETED),
-        (typed.cancelledSteps, "cancelledSteps", CANCELLED),
-    ):
-        if steps:
-            for step, raw in zip(steps, _raws.decode(top[key]), strict=True):
-                _add_step(scopes, phase, step, bytes(raw))
     for key, raw in top.items():
-        if key not in _NO_SCOPE_TOP:
-            scopes["top:" + key] = Part(bytes(raw))
+        if key == "completedSteps" and typed.completedSteps:
+            _add_steps(scopes, COMPLETED, typed.completedSteps, raw)
+        elif key == "cancelledSteps" and typed.cancelledSteps:
+            _add_steps(scopes, CANCELLED, typed.cancelledSteps, raw)
+        elif key != "metadata":
+            value = bytes(raw)
+            check_depth(value, 1)
+            if key not in _NO_SCOPE_TOP:
+                scopes["top:" + key] = Part(value)
 
     return Snapshot(
         client_job_id=client_job_id,
@@ -296,11 +301,18 @@ def _status(header: _Header, head: dict[str, msgspec.Raw], scopes: dict[str, Par
     return False
 
 
+def _add_steps(scopes: dict[str, Part], phase: int, steps: list[_Step], array: msgspec.Raw) -> None:
+    for step, raw in zip(steps, _raws.decode(array), strict=True):
+        value = bytes(raw)
+        check_depth(value, 2)
+        _add_step(scopes, phase, step, value)
+
+
 def _add_step(scopes: dict[str, Part], phase: int, step: _Step, value: bytes) -> None:
     """Add a step under its key: uniqueStepId of singleStep, else of reportStep, else its own content."""
     single, report = step.singleStep, step.reportStep
     key = (single and single.uniqueStepId) or (report and report.uniqueStepId)
-    scope = f"step:{key}" if key else f"step:#{digest(0, value).hex()}"
+    scope = "step:" + key if key else "step:#" + digest(0, value).hex()
     body = single or report
     time = None
     refs = NO_REFS
@@ -317,9 +329,9 @@ def _add_step(scopes: dict[str, Part], phase: int, step: _Step, value: bytes) ->
 
 def _ref_items(items: Any) -> tuple[str, ...]:
     """Items as canonical JSON text; empty objects (the specification's examples show them) say nothing."""
-    if not isinstance(items, list):
+    if not items or not isinstance(items, list):
         return ()
-    texts = [_encode(item, order="sorted").decode() for item in items if item not in (None, {})]
+    texts = [_sorted_encode(item).decode() for item in items if item not in (None, {})]
     return tuple(texts) if len(texts) < 2 else tuple(dict.fromkeys(texts))
 
 
@@ -331,12 +343,16 @@ def _refs_within(value: Any) -> Refs:
     while pending:
         item = pending.pop()
         if isinstance(item, dict):
-            values.update(dict.fromkeys(_ref_items(item.get("valueResourceIds"))))
-            notes.update(dict.fromkeys(_ref_items(item.get("noteResourceFilenames"))))
-            pending.extend(reversed(list(item.values())))
-        elif isinstance(item, list):
-            pending.extend(reversed(item))
+            if item.get("valueResourceIds"):
+                values.update(dict.fromkeys(_ref_items(item["valueResourceIds"])))
+            if item.get("noteResourceFilenames"):
+                notes.update(dict.fromkeys(_ref_items(item["noteResourceFilenames"])))
+            item = item.values()
+        pending.extend([inner for inner in reversed(item) if type(inner) in _NESTING])
     return Refs(tuple(values), tuple(notes))
+
+
+_NESTING = (dict, list)
 
 
 def _read_envelope(top: dict[str, msgspec.Raw]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 import msgspec
+import simdjson
 
 #: Members whose strings are times: the specification's, at any level.
 TIME_KEYS = frozenset({"created", "updated", "modified", "started", "completed", "cancelled"})
@@ -111,8 +112,9 @@ _JSON_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 _NOT_BRACKETS = bytes(sorted(set(range(256)) - set(b"[]{}")))
 
 
+_quick = simdjson.Parser()
 _INNERMOST = re.compile(rb"\[\]|\{\}")
-_TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
+TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 
 
 class TooDeep(ValueError):
@@ -120,30 +122,38 @@ class TooDeep(ValueError):
 
 
 def check_values(body: bytes) -> None:
-    """Check what a raw slice would hide until it is read (UTF-8, the range of numbers), and that nothing
-    recursive will stumble over the depth.
+    """Check what a raw slice would hide until it is read: UTF-8, escapes, the range of numbers.
 
     Raises:
-        TooDeep: nested more than MAX_DEPTH levels deep.
+        TooDeep: nested so deeply that reading it would fail.
         msgspec.DecodeError, UnicodeDecodeError: it is no JSON that can be kept.
     """
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH:  # fewer cannot be deep
-        _check_depth(body)
     try:
-        _plain.decode(body)
-    except RecursionError:  # unbalanced and deep
-        raise TooDeep(_TOO_DEEP) from None
+        # Five times as fast as making objects of it. It refuses some that may pass (integers beyond 64
+        # bits) and takes none that may not, but for a byte order mark, over which slicing stumbles.
+        _quick.parse(body)
+    except (ValueError, RuntimeError):  # refused, or in use by another thread
+        try:
+            _plain.decode(body)
+        except RecursionError:  # unbalanced and deep
+            raise TooDeep(TOO_DEEP) from None
 
 
-def _check_depth(body: bytes) -> None:
-    brackets = _JSON_STRING.sub(b"", body).translate(None, _NOT_BRACKETS)
-    for _ in range(MAX_DEPTH):
-        shorter = _INNERMOST.sub(b"", brackets)
-        if len(shorter) == len(brackets):
-            return  # closed, or unbalanced: the decoder will say where
-        brackets = shorter
-    if brackets:
-        raise TooDeep(_TOO_DEEP)
+def check_depth(value: bytes, levels: int) -> None:
+    """Check that nothing recursive will stumble over ``value``, which stands ``levels`` deep in a body.
+
+    Raises:
+        TooDeep: the body is nested more than MAX_DEPTH levels deep.
+    """
+    left = MAX_DEPTH - levels
+    if len(value.translate(None, _NOT_BRACKETS)) <= 2 * left:  # so few cannot be deep
+        return
+    brackets = _JSON_STRING.sub(b"", value).translate(None, _NOT_BRACKETS)
+    for _ in range(left):
+        brackets = _INNERMOST.sub(b"", brackets)
+        if not brackets:
+            return
+    raise TooDeep(TOO_DEEP)
 
 
 def decode(value: bytes) -> Any:

@@ -22,7 +22,7 @@ from sync.etag import format_etag
 from sync.ingest import Ingest
 from sync.items import Applied, ChangeItem
 from sync.snapshot import Part, parse
-from sync.values import TooDeep, check_values, decode, format_time
+from sync.values import TooDeep, check_depth, check_values, decode, format_time
 
 _TAGS = ["Jobs"]
 #: Jobs aborted in one round of a bulk abort, so that pushes get their turn in between.
@@ -230,6 +230,7 @@ async def add_metadata(
     body = await request.body()
     try:
         check_values(body)
+        check_depth(body, 0)
     except TooDeep as error:
         raise Problem(400, "too-deep", f"The body is {error}.", field="$") from None
     except (msgspec.DecodeError, ValueError) as error:

@@ -68,17 +68,15 @@ def test_a_commit_that_fails_is_503_for_every_push_in_it(
     impatient: RunningApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     team = impatient.team()
-    engine: Any = impatient.database._writer
-    commit = engine.dialect.do_commit
+    commit = database_module._commit
     failing = True
 
-    def do_commit(connection: Any) -> None:
+    def failing_commit(driver: Any) -> None:
         if failing:
-            connection.rollback()
             raise sqlite3.OperationalError("database or disk is full")
-        commit(connection)
+        commit(driver)
 
-    monkeypatch.setattr(engine.dialect, "do_commit", do_commit)
+    monkeypatch.setattr(database_module, "_commit", failing_commit)
     documents = [snapshot() for _ in range(3)]
     with pytest.raises(AssertionError, match="storage-unavailable"):
         team.push_many(documents)

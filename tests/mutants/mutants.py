@@ -86,7 +86,7 @@ MUTANTS = [
         "offset = received - push.sent_at",
         "offset = min(0, received - push.sent_at)",
     ),
-    Mutant("no clamp", MERGE, "else min(time + offset, received)", "else time + offset"),
+    Mutant("no clamp", MERGE, "{name: min(time + offset, received) for", "{name: time + offset for"),
     Mutant(
         "Aborted as a mere rank",
         SNAPSHOT,
