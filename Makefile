@@ -68,6 +68,10 @@ bench: $(VENV)/.installed-dev .wrk ## Pushes per second and their latency.
 bench-large: $(VENV)/.installed-dev .wrk ## The same with a large history in the database.
 	@$(BIN)/python -m benchmarks.bench_large $(ARGS)
 
+.PHONY: bench-files
+bench-files: $(VENV)/.installed-dev .wrk ## Files: memory of large ones, small ones per second, a large ZIP.
+	@$(BIN)/python -m benchmarks.bench_files $(ARGS)
+
 .PHONY: clean
 clean: ## Remove caches, build results and the demo's data. Keeps `data` and .venv.
 	@rm -rf build dist demo-data *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

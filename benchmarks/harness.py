@@ -10,9 +10,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,31 @@ class Server:
             found = re.search(r"^VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
             peaks.append(int(found[1]) if found else 0)
         return round(max(peaks) / 1024, 1)
+
+
+class Growth:
+    """How much a server's memory grows while something is done: the peak, looked at all the time, less what
+    it was before. A context manager; ``mb`` is known after it."""
+
+    def __init__(self, server: Server) -> None:
+        self.mb = 0.0
+        self._server = server
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> "Growth":
+        self._before = self._peak = self._server.memory_mb()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self.mb = round(max(self._peak, self._server.memory_mb()) - self._before, 1)
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.1):
+            self._peak = max(self._peak, self._server.memory_mb())
 
 
 def machine() -> str:
@@ -133,15 +159,17 @@ def _token(url: str, secrets: dict[str, str]) -> str:
     return token
 
 
-def load(server: Server, connections: int, seconds: int, *script: str) -> dict[str, Any]:
-    """Load ``server`` with wrk; answers its figures, latencies in milliseconds."""
+def load(
+    server: Server, connections: int, seconds: int, *script: str, lua: str = "sync.lua"
+) -> dict[str, Any]:
+    """Load ``server`` with wrk and a script beside this file; answers its figures, latencies in ms."""
     wrk = shutil.which("wrk")
     if wrk is None:
         sys.exit("The benchmark needs wrk: apt-get install wrk")
     text = subprocess.run(
         [
             *(wrk, "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s"),
-            *("-s", str(HERE / "sync.lua"), server.url, "--", server.token, *script),
+            *("-s", str(HERE / lua), server.url, "--", server.token, *script),
         ],
         check=True,
         capture_output=True,
@@ -176,7 +204,8 @@ def scratch() -> Iterator[Path]:
 def _descendants(pid: int) -> list[int]:
     found = [pid]
     for parent in found:
-        children = Path(f"/proc/{parent}/task/{parent}/children")
-        if children.exists():
-            found.extend(int(child) for child in children.read_text().split())
+        # A child belongs to the thread that made it.
+        for children in Path(f"/proc/{parent}/task").glob("*/children"):
+            with suppress(OSError):  # the thread or the process ended meanwhile
+                found.extend(int(child) for child in children.read_text().split())
     return found

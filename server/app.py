@@ -1,7 +1,6 @@
 """The application: all wiring on one page."""
 
 import gc
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -14,22 +13,32 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
-from server import health, jobs, quarantine, users
+from media.uploads import Uploads
+from server import attachments, files, health, jobs, quarantine, tasks, users
+from server.attachments import tus
+from server.attachments.taking import Taking
 from server.auth import routes as auth_routes
 from server.auth.authority import Authority
 from server.auth.policies import PUBLIC
+from server.background import Background
+from server.clock import now
 from server.errors import Problem, handle
 from server.jobs.sync import BASIC_SYNC_PATHS, BasicSync, send_problem
+from server.logs import configure_logging
 from server.settings import Settings
-from storage.blobs import Blobs
+from storage.blobs import BlobStore, open_blobs
 from storage.database import Database, open_database
+from storage.queries.secrets import shared_secret
 from sync.ingest import Ingest
 
 FEATURES = [
     *auth_routes.route_handlers,
     *users.route_handlers,
     *jobs.route_handlers,
+    *attachments.route_handlers,
     *quarantine.route_handlers,
+    *tasks.route_handlers,
+    *files.route_handlers,
     *health.route_handlers,
 ]
 
@@ -62,30 +71,36 @@ class Application(Litestar):
 def create_app(settings: Settings | None = None) -> Application:
     """The ASGI application for ``settings`` (default: from the environment)."""
     settings = settings or Settings.from_environment()
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
-    # Alembic says at every start that there is nothing to do.
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    configure_logging(settings)
     database = open_database(settings.effective_database_url)
     authority = Authority(database, settings)
     ingest = Ingest(database)
-    blobs = Blobs(settings.data / "blobs")
+    blobs = open_blobs(settings.blobs, settings.data / "blobs", settings.base_url)
+    uploads = Uploads(database, blobs, settings.upload_days * 86_400_000_000)
+    # Granian ends its child after 15 s.
+    background = Background(settings, database, blobs, uploads, ingest, stop_seconds=10)
+    taking = Taking(database, blobs, uploads, background.wake)
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         app.state.update({"settings": settings, "ingest": ingest})
         await database.prepare()
         await authority.start()
+        blobs.sign_with(await database.write(shared_secret, "files", now()))
         # What is alive now stays alive: collections need not look at it again. Requests leave few cycles,
         # and looking for them after every 700 new objects took a seventh of the time of a push.
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
+        if settings.worker == "embedded":
+            await background.start()
         try:
             yield
         finally:
+            await taking.close()
+            await background.stop()
             await ingest.close()
+            await blobs.close()
             await database.close()
 
     def provide_settings() -> Settings:
@@ -100,19 +115,32 @@ def create_app(settings: Settings | None = None) -> Application:
     def provide_ingest() -> Ingest:
         return ingest
 
-    def provide_blobs() -> Blobs:
+    def provide_blobs() -> BlobStore:
         return blobs
+
+    def provide_uploads() -> Uploads:
+        return uploads
+
+    def provide_taking() -> Taking:
+        return taking
+
+    def provide_background() -> Background:
+        return background
 
     app = Application(
         route_handlers=FEATURES,
         guards=[authority.authorize],
         exception_handlers={Exception: handle},
+        before_send=[tus.say_version],
         dependencies={
             "settings": Provide(provide_settings, sync_to_thread=False),
             "database": Provide(provide_database, sync_to_thread=False),
             "authority": Provide(provide_authority, sync_to_thread=False),
             "ingest": Provide(provide_ingest, sync_to_thread=False),
             "blobs": Provide(provide_blobs, sync_to_thread=False),
+            "uploads": Provide(provide_uploads, sync_to_thread=False),
+            "taking": Provide(provide_taking, sync_to_thread=False),
+            "background": Provide(provide_background, sync_to_thread=False),
         },
         lifespan=[lifespan],
         request_max_body_size=settings.max_quarantine_bytes,
@@ -130,8 +158,15 @@ def _cors(settings: Settings) -> CORSConfig | None:
         return None
     return CORSConfig(
         allow_origins=list(settings.cors_origins),
-        allow_headers=["Authorization", "Content-Type", "If-Match", "If-None-Match", "Prefer"],
-        expose_headers=["ETag", "Retry-After", "Preference-Applied"],
+        allow_headers=[
+            "Authorization",
+            "Content-Type",
+            "If-Match",
+            "If-None-Match",
+            "Prefer",
+            *tus.REQUEST_HEADERS,
+        ],
+        expose_headers=["ETag", "Retry-After", "Preference-Applied", *tus.ANSWER_HEADERS],
     )
 
 

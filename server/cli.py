@@ -48,9 +48,10 @@ def init(team: str, owner: str, data: Path | None, as_json: bool) -> None:
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on.  [default: 8000]")
 @_DATA
-def serve(host: str | None, port: int | None, data: Path | None) -> None:
+@click.option("--no-worker", is_flag=True, help="Leave background work to `fieldsync worker`.")
+def serve(host: str | None, port: int | None, data: Path | None, no_worker: bool) -> None:
     """Serve the API. On SQLite the schema is brought up to date first."""
-    settings = _settings(host=host, port=port, data=data)
+    settings = _settings(host=host, port=port, data=data, worker="none" if no_worker else None)
     settings.data.mkdir(parents=True, exist_ok=True)
     # The serving process is a child of this one and reads the same settings.
     os.environ.update(settings.environment())
@@ -74,6 +75,17 @@ def serve(host: str | None, port: int | None, data: Path | None) -> None:
         ssl_key=Path(settings.tls_key) if settings.tls_key else None,
     )
     server.serve()
+
+
+@cli.command()
+@_DATA
+def worker(data: Path | None) -> None:
+    """Do background work without serving. Any number of these may run beside `serve`."""
+    from server import background
+
+    settings = _settings(data=data)
+    settings.data.mkdir(parents=True, exist_ok=True)
+    _run(background.main, settings)
 
 
 @cli.command()

@@ -1,5 +1,7 @@
 """``fieldsync demo``: a fresh server, three tablets at work over a bad network, and the proof that all agree.
 
+Every photo they took has arrived then, and has its thumbnails.
+
 The server is started as anybody would start it, by the command line in a process of its own, and the tablets
 speak HTTP to it: nothing in the demo reaches around the product.
 """
@@ -12,24 +14,27 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import httpx
 import msgspec
-from rich.box import SIMPLE_HEAD
+from PIL import Image
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from fixtures.fieldwork import IN_RANGE, Fieldwork, Member, difference, fingerprint, served_jobs
+from fixtures.album import Album
+from fixtures.camera import samples
+from fixtures.fieldwork import IN_RANGE, Fieldwork, served_jobs
 from fixtures.jobs import Document, inspection_jobs
-from fixtures.network import HttpTransport
+from fixtures.network import HttpTransport, Transport
+from fixtures.sheet import Section, Tile, contact_sheet
+from fixtures.verdict import judge
+from server.demo_output import Credentials, Day, print_access, print_result, shown
 from server.settings import PREFIX
 
 HOST = "127.0.0.1"
@@ -40,49 +45,20 @@ JOBS = 36
 #: Only a folder with this file in it was made by a demo and may be replaced by the next one.
 _MARKER = ".fieldsync-demo"
 _LOG = "server.log"
+_SHEET = "contact-sheet.png"
 _START_SECONDS = 60.0
 _STOP_SECONDS = 15.0
-_FAILURES_SHOWN = 20
+#: Making the thumbnails of one file takes a second at most.
+_STILL_SECONDS = 60.0
+#: Jobs whose files are listed, unless all are.
+_JOBS_SHOWN = 3
+_TILES_OF_A_JOB = 6
 #: Where the package is imported from, so that the child processes find the same one.
 _HOME = Path(__file__).resolve().parent.parent
 
 
 class DemoError(Exception):
     """The demo cannot go on; the message says why and what to do."""
-
-
-class Credentials(msgspec.Struct, rename="camel"):
-    """What ``fieldsync init`` prints once."""
-
-    team: str
-    owner: str
-    password: str
-    client_id: str
-    client_secret: str
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the comparison after the last sync found.
-
-    Attributes:
-        differences: one line for each job that a tablet and the server do not agree on.
-        missing: completed steps and photos that the server does not show.
-        restless: the tablets went on changing each other's jobs without an end.
-    """
-
-    differences: dict[str, list[str]]
-    missing: list[str]
-    restless: bool
-
-    @property
-    def failures(self) -> list[str]:
-        """One line for everything that is wrong."""
-        return [
-            *(["the jobs still change after many passes"] if self.restless else []),
-            *(f"missing: {item}" for item in self.missing),
-            *(line for lines in self.differences.values() for line in lines),
-        ]
 
 
 def run(data: Path, port: int, once: bool) -> int:
@@ -118,16 +94,24 @@ def _run(console: Console, data: Path, port: int, once: bool) -> int:
     with _serving(data, port) as server:
         _wait_until_ready(server, base_url, data)
         token = _token(base_url, credentials)
-        fieldwork, verdict = _play(console, base_url, token)
+        with connections(base_url, token) as connect:
+            day = work_a_day(console, connect, data / _SHEET)
+        print_result(console, day, data / _SHEET, jobs_shown=None if once else _JOBS_SHOWN)
+        status = 1 if day.verdict.failures else 0
         if once:
-            return 1 if verdict.failures else 0
-        _print_access(console, base_url, credentials, fieldwork.client_job_ids[0], data)
+            console.print(
+                f"The server has ended. It shows the same again with: "
+                f"fieldsync serve --data {shown(data)} --port {port}",
+                soft_wrap=True,
+            )
+            return status
+        print_access(console, base_url, credentials, day, data, data / _LOG)
         try:
             server.wait()
         except KeyboardInterrupt:
             console.print("\nStopped.")
-            return 1 if verdict.failures else 0
-        raise DemoError(f"the server ended by itself; its log is {_shown(data / _LOG)}")
+            return status
+        raise DemoError(f"the server ended by itself; its log is {shown(data / _LOG)}")
 
 
 # The server.
@@ -135,11 +119,11 @@ def _run(console: Console, data: Path, port: int, once: bool) -> int:
 
 def _fresh_folder(data: Path) -> None:
     if data.is_symlink() or (data.exists() and not data.is_dir()):
-        raise DemoError(f"{_shown(data)} is not a folder; name another one with --data")
+        raise DemoError(f"{shown(data)} is not a folder; name another one with --data")
     if data.exists() and any(data.iterdir()):
         if not (data / _MARKER).is_file():
             raise DemoError(
-                f"{_shown(data)} was not made by a demo and is left alone; name another folder with --data"
+                f"{shown(data)} was not made by a demo and is left alone; name another folder with --data"
             )
         shutil.rmtree(data)
     data.mkdir(parents=True, exist_ok=True)
@@ -238,14 +222,14 @@ def _wait_until_ready(server: subprocess.Popen[bytes], base_url: str, data: Path
     with httpx.Client(base_url=base_url, timeout=2.0, trust_env=False) as client:
         while time.monotonic() < deadline:
             if server.poll() is not None:
-                raise DemoError(f"the server did not start; its log is {_shown(data / _LOG)}")
+                raise DemoError(f"the server did not start; its log is {shown(data / _LOG)}")
             try:
                 if client.get("/readyz").status_code == 200:
                     return
             except httpx.TransportError:
                 pass  # it does not listen yet
             time.sleep(0.05)
-    raise DemoError(f"the server was not ready in {_START_SECONDS:.0f} s; its log is {_shown(data / _LOG)}")
+    raise DemoError(f"the server was not ready in {_START_SECONDS:.0f} s; its log is {shown(data / _LOG)}")
 
 
 def _token(base_url: str, credentials: Credentials) -> str:
@@ -264,160 +248,106 @@ def _token(base_url: str, credentials: Credentials) -> str:
 # The tablets.
 
 
-def _play(console: Console, base_url: str, token: str) -> tuple[Fieldwork, Verdict]:
-    documents = inspection_jobs(JOBS)
-    connections: list[HttpTransport] = []
+@contextmanager
+def connections(base_url: str, token: str) -> Iterator[Callable[[], Transport]]:
+    """Makes connections to the server, and closes them at the end."""
+    opened: list[HttpTransport] = []
 
     def connect() -> HttpTransport:
-        connections.append(HttpTransport(base_url, token))
-        return connections[-1]
+        opened.append(HttpTransport(base_url, token))
+        return opened[-1]
 
     try:
-        fieldwork = Fieldwork(connect, documents)
-        console.print(
-            f"Three tablets work on {JOBS} inspections, offline and over a network that loses and repeats.\n"
-            "They change the same jobs and the same steps; the clock of tablet C is ten years ahead; tablet A\n"
-            "aborts a job while tablet B completes it."
-        )
-        settled = _work(console, fieldwork)
-        served = served_jobs(connect(), fieldwork.client_job_ids)
+        yield connect
     finally:
-        for connection in connections:
+        for connection in opened:
             connection.close()
-    verdict = Verdict(
-        differences={
-            member.tablet.name: _differences(member, served, fieldwork) for member in fieldwork.crew
-        },
-        missing=fieldwork.missing(served),
-        restless=not settled,
+
+
+def work_a_day(console: Console, connect: Callable[[], Transport], sheet: Path, jobs: int = JOBS) -> Day:
+    """Let the tablets work and send everything, wait for the thumbnails, and compare.
+
+    Args:
+        sheet: where the contact sheet is written.
+    """
+    console.print(
+        f"Three tablets work on {jobs} inspections, offline and over a network that loses and repeats.\n"
+        "They change the same jobs and the same steps; the clock of tablet C is ten years ahead; tablet A\n"
+        "aborts a job while tablet B completes it. They photograph as they go, and send in every format that\n"
+        "phones and cameras make what the server says it still misses."
     )
-    _print_result(console, fieldwork, served, verdict)
-    return fieldwork, verdict
-
-
-def _work(console: Console, fieldwork: Fieldwork) -> bool:
+    with console.status("The first photos are taken"):
+        pictures = samples()
+    fieldwork = Fieldwork(connect, inspection_jobs(jobs), samples=pictures)
+    office = connect()
+    album = Album(office, fieldwork.client_job_ids)
     columns = (TextColumn("{task.description:<46}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=len(IN_RANGE) + 1)
-        for number, in_range in enumerate(IN_RANGE):
-            names = ", ".join(fieldwork.crew[index].tablet.name for index in in_range)
-            progress.update(task, description=f"Round {number + 1}: offline work, then {names} in range")
-            fieldwork.work(number)
-            fieldwork.sync(number)
-            progress.advance(task)
-        progress.update(task, description="Good network: everybody syncs until quiet")
+        _work(progress, fieldwork)
+        _wait_for_thumbnails(progress, album, len(fieldwork.held))
+        # That its last file has come changes a job.
         settled = fieldwork.settle()
-        progress.update(task, advance=1, description="The day is over")
-    return settled
+    served = served_jobs(office, fieldwork.client_job_ids)
+    _contact_sheet(album, fieldwork, served).save(sheet)
+    return Day(fieldwork, served, album, judge(fieldwork, served, album, settled))
 
 
-def _differences(member: Member, served: Mapping[str, Document], fieldwork: Fieldwork) -> list[str]:
-    tablet, lines = member.tablet, []
-    for client_job_id in fieldwork.client_job_ids:
-        if client_job_id not in tablet.jobs:
-            lines.append(f"{client_job_id}: not held by tablet {tablet.name}")
-        elif client_job_id not in served:
-            lines.append(f"{client_job_id}: not shown by the server")
-        elif tablet.jobs[client_job_id].unsent:
-            lines.append(f"{client_job_id}: tablet {tablet.name} has edits that were not accepted")
-        elif found := difference(tablet.view(client_job_id), served[client_job_id]):
-            lines.append(f"{client_job_id}: {found}")
-    return lines
+def _work(progress: Progress, fieldwork: Fieldwork) -> None:
+    task = progress.add_task("", total=len(IN_RANGE) + 1)
+    for number, in_range in enumerate(IN_RANGE):
+        names = ", ".join(fieldwork.crew[index].tablet.name for index in in_range)
+        progress.update(task, description=f"Round {number + 1}: offline work, then {names} in range")
+        fieldwork.work(number)
+        fieldwork.sync(number)
+        progress.advance(task)
+    progress.update(task, description="Good network: everybody syncs and sends the rest")
+    fieldwork.settle()
+    fieldwork.deliver()
+    progress.update(task, advance=1, description="The day is over")
 
 
-# What is printed.
+def _wait_for_thumbnails(progress: Progress, album: Album, held: int) -> None:
+    """Until all are made, or nothing has happened for a while; the verdict says what is not there."""
+    task = progress.add_task("Thumbnails made", total=held)
+    last, deadline = -1, 0.0
+    while True:
+        album.refresh()
+        progress.update(task, completed=album.over, total=max(album.total, 1))
+        if album.finished:
+            return
+        now = time.monotonic()
+        state = album.over - len(album.incomplete)
+        if state != last:
+            last, deadline = state, now + _STILL_SECONDS
+        elif now > deadline:
+            progress.console.print(
+                f"[red]Nothing has become ready for {_STILL_SECONDS:.0f} s[/]: {album.total - album.over} of "
+                f"{album.total} files have no thumbnails, {len(album.incomplete)} jobs have not got all files."
+            )
+            return
+        time.sleep(0.25)
 
 
-def _print_result(
-    console: Console, fieldwork: Fieldwork, served: Mapping[str, Document], verdict: Verdict
-) -> None:
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("tablet", no_wrap=True)
-    for name in (
-        *("sent", "accepted", "merged", "re-\nplayed", "lost\nrequests", "lost\nreplies", "sent\ntwice"),
-        *("jobs", "con-\nflicts"),
-    ):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("content", no_wrap=True)
-    table.add_column("against\nserver", no_wrap=True)
-    for member in fieldwork.crew:
-        table.add_row(*_tablet_row(member, verdict))
-    table.add_section()
-    conflicts = sum(len(document["sync"]["conflicts"] or []) for document in served.values())
-    table.add_row(
-        "server", *[""] * 7, str(len(served)), str(conflicts), fingerprint(served), "", style="bold"
+def _contact_sheet(album: Album, fieldwork: Fieldwork, served: Mapping[str, Document]) -> Image.Image:
+    """One thumbnail of every kind of file, then the first ones of some jobs."""
+    held, kinds = fieldwork.held, dict[str, Tile]()
+    jobs: list[Section] = []
+    for client_job_id, files in album.files.items():
+        ready = [
+            file["attachmentId"] for file in files if file["attachmentId"] in held and file["thumbnails"]
+        ]
+        for attachment_id in ready:
+            sample = held[attachment_id].sample
+            if sample.kind not in kinds and (picture := album.thumbnail(attachment_id)) is not None:
+                label = f"{sample.content_type}, {len(sample.content) / 1000:.0f} KB"
+                kinds[sample.kind] = Tile(label, picture)
+        if len(jobs) < _JOBS_SHOWN and len(ready) >= _TILES_OF_A_JOB and client_job_id in served:
+            pictures = ((each, album.thumbnail(each)) for each in ready[:_TILES_OF_A_JOB])
+            tiles = [Tile(held[each].file_name, picture) for each, picture in pictures if picture is not None]
+            workflow = served[client_job_id]["metadata"]["workflowName"]
+            title = f"{workflow}, job {client_job_id}: {len(tiles)} of {len(files)} files"
+            jobs.append(Section(title, tiles))
+    every = [kinds[sample.kind] for sample in samples() if sample.kind in kinds]
+    return contact_sheet(
+        "Thumbnails made by the server", [Section("One file of every kind that was sent", every), *jobs]
     )
-    console.print("\n[bold]After everybody has synced[/]\n")
-    console.print(table)
-
-    aborted = served.get(fieldwork.aborted.client_job_id)
-    status = aborted["metadata"]["status"] if aborted else "missing"
-    console.print(
-        f"{len(fieldwork.steps)} steps were completed and {len(fieldwork.photos)} photos taken on the tablets: "
-        f"{len(verdict.missing) or 'none'} missing on the server.\n"
-        f"The job that was aborted and completed at the same time is {status} everywhere."
-    )
-    if not verdict.failures:
-        console.print("\n[bold green]ALL EQUAL[/]: every tablet holds exactly the server's jobs.")
-        return
-    console.print("\n[bold red]NOT EQUAL[/]")
-    for line in verdict.failures[:_FAILURES_SHOWN]:
-        console.print(f"  {line}", soft_wrap=True, markup=False)
-    if (more := len(verdict.failures) - _FAILURES_SHOWN) > 0:
-        console.print(f"  and {more} more; the server's log may say why")
-
-
-def _tablet_row(member: Member, verdict: Verdict) -> list[str]:
-    tablet, counts, network = member.tablet, member.tablet.counts, member.network.counts
-    accepted = sum(counts[action] for action in ("created", "merged", "unchanged", "recorded"))
-    wrong = len(verdict.differences[tablet.name])
-    return [
-        tablet.name,
-        *(str(number) for number in (counts["sent"], accepted, counts["merged"], counts["replayed"])),
-        *(str(network[name]) for name in ("lost requests", "lost replies", "duplicates")),
-        str(len(tablet.jobs)),
-        str(sum(len(job.sync.get("conflicts") or []) for job in tablet.jobs.values())),
-        fingerprint({key: tablet.view(key) for key in tablet.jobs}),
-        f"[red]{wrong} differ[/]" if wrong else "[green]equal[/]",
-    ]
-
-
-def _print_access(
-    console: Console, base_url: str, credentials: Credentials, client_job_id: str, data: Path
-) -> None:
-    rows: dict[str, Any] = {
-        "address": base_url,
-        "team": credentials.team,
-        "owner": credentials.owner,
-        "password": credentials.password,
-        "clientId": credentials.client_id,
-        "clientSecret": credentials.client_secret,
-        "data, log": f"{_shown(data)}, {_shown(data / _LOG)}",
-    }
-    console.print("\n[bold]The server keeps running.[/]")
-    for name, value in rows.items():
-        console.print(f"  {name:<13} {value}", soft_wrap=True, markup=False)
-    console.print("\n[bold]Try it[/] (a token lasts an hour):\n")
-    for line in _curl_lines(base_url, credentials, client_job_id):
-        console.print(line, soft_wrap=True, markup=False)
-    console.print("\nCtrl-C stops the server.")
-
-
-def _curl_lines(base_url: str, credentials: Credentials, client_job_id: str) -> list[str]:
-    read_token = "import json, sys; print(json.load(sys.stdin)['access_token'])"  # noqa: S105 - a program
-    authorized = 'curl -s -H "Authorization: Bearer $TOKEN"'
-    return [
-        f"TOKEN=$(curl -s {base_url}/connect/token -d grant_type=client_credentials \\",
-        f"  -d client_id={credentials.client_id} \\",
-        f"  -d client_secret={credentials.client_secret} \\",
-        f'  | python3 -c "{read_token}")',
-        "",
-        f"{authorized} '{base_url}/jobs/v1/?skip=0&limit=20'",
-        f"{authorized} {base_url}/jobs/v1/{client_job_id}",
-        f"{authorized} {base_url}/jobs/v1/snapshots/{client_job_id}",
-    ]
-
-
-def _shown(path: Path) -> str:
-    """``path`` as the person would type it here."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -17,6 +17,8 @@ from litestar.exceptions import (
     ValidationException,
 )
 
+from media import uploads as upload_errors
+from storage.blobs import BlobsUnavailable
 from storage.database import Contended, Unavailable, Unstorable
 from sync import errors as sync_errors
 
@@ -58,10 +60,16 @@ STATUS: dict[type[Exception], int] = {
     sync_errors.Conflict: 409,
     sync_errors.PreconditionFailed: 412,
     sync_errors.Busy: 503,
+    upload_errors.BadRange: 400,
+    upload_errors.NoSuchUpload: 404,
+    upload_errors.Differs: 409,
+    upload_errors.Expired: 410,
+    upload_errors.TooLarge: 413,
+    upload_errors.HashMismatch: 422,
 }
 
 #: Statuses after which the same request may succeed; everything else is for a person or a changed request.
-RETRY_LATER = {408, 425, 429, 500, 502, 503, 504}
+RETRY_LATER = {408, 423, 425, 429, 460, 500, 502, 503, 504}
 
 
 def problem_parts(problem: Problem) -> tuple[bytes, dict[str, str]]:
@@ -96,10 +104,17 @@ def to_problem(error: Exception) -> Problem:
         return error
     if isinstance(error, sync_errors.SyncError):
         return Problem(STATUS[type(error)], error.code, error.detail, field=error.field, extra=error.extra)
+    if isinstance(error, upload_errors.UploadProblem):
+        return Problem(STATUS[type(error)], error.code, error.detail, field=error.field)
     if isinstance(error, Unavailable | Contended):
         log.warning("storage unavailable: %s", error)
         return Problem(
             503, "storage-unavailable", "The storage did not take it; nothing was kept. Try later."
+        )
+    if isinstance(error, BlobsUnavailable):
+        log.warning("blobs unavailable: %s", error)
+        return Problem(
+            503, "blobs-unavailable", "The store of files does not take or give any now. Try later."
         )
     if isinstance(error, Unstorable):
         return Problem(422, "invalid-text", str(error))

@@ -7,7 +7,7 @@ from litestar.di import NamedDependency
 
 from server.auth.policies import PUBLIC
 from server.errors import Problem
-from storage.blobs import Blobs, BlobsUnavailable
+from storage.blobs import BlobStore, BlobsUnavailable
 from storage.database import Database, Unavailable
 
 _TAGS = ["Operation"]
@@ -20,7 +20,7 @@ async def healthz() -> dict[str, str]:
 
 
 @get("/readyz", opt={"policy": PUBLIC}, tags=_TAGS, summary="Ready")
-async def readyz(database: NamedDependency[Database], blobs: NamedDependency[Blobs]) -> dict[str, Any]:
+async def readyz(database: NamedDependency[Database], blobs: NamedDependency[BlobStore]) -> dict[str, Any]:
     """The database and the blob store answer; else 503 naming what does not."""
     parts: dict[str, str] = {}
     for name, check in (("database", database.check), ("blobs", blobs.check)):

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from storage.blobs.location import check_location
+
 log = logging.getLogger("fieldsync.settings")
 
 PREFIX = "FIELDSYNC_"
@@ -27,6 +29,9 @@ class Settings:
     database_url: str = _setting(
         "", "`postgresql+asyncpg://user:password@host/name`; empty: SQLite in the data folder."
     )
+    blobs: str = _setting(
+        "", "`s3://bucket/prefix?endpoint=https://…&region=…`; empty: the folder `blobs` in the data folder."
+    )
     public_url: str = _setting(
         "",
         "The address clients use, e.g. `https://sync.example.com`: token issuer and links. Empty: http://host:port.",
@@ -43,11 +48,23 @@ class Settings:
     tls_key: str = _setting("", "PEM file of the certificate's private key.")
     token_seconds: int = _setting(3600, "Lifetime of an access token (section 2.3.4 says 3600).")
     refresh_days: int = _setting(90, "Lifetime of a refresh token: a tablet may be away for weeks.")
+    upload_days: int = _setting(7, "How long an unfinished upload waits for its next block.")
     max_snapshot_bytes: int = _setting(
         10_000_000, "Largest snapshot that is applied; a larger one is quarantined."
     )
     max_quarantine_bytes: int = _setting(
         32_000_000, "Largest body kept in quarantine; a larger one is refused unread."
+    )
+    worker: str = _setting(
+        "embedded",
+        "`embedded`: `serve` does background work too; `none`: `fieldsync worker` does it elsewhere.",
+    )
+    media_workers: int = _setting(
+        2, "Processes that make thumbnails; each takes up to 120 MB for a photo of a phone."
+    )
+    orphan_days: int = _setting(30, "How long a file to which no job refers is kept.")
+    lease_seconds: int = _setting(
+        60, "How long the task of a worker that vanished waits before another one takes it."
     )
     log_level: str = _setting("info", "debug, info, warning or error.")
 
@@ -73,6 +90,12 @@ class Settings:
         settings = cls(**values)
         if bool(settings.tls_certificate) != bool(settings.tls_key):
             raise InvalidSetting("FIELDSYNC_TLS_CERTIFICATE and FIELDSYNC_TLS_KEY go together")
+        try:
+            check_location(settings.blobs)
+        except ValueError as error:
+            raise InvalidSetting(f"FIELDSYNC_BLOBS {error}") from None
+        if settings.worker not in ("embedded", "none"):
+            raise InvalidSetting(f"FIELDSYNC_WORKER takes embedded or none, not {settings.worker!r}")
         return settings
 
     def environment(self) -> dict[str, str]:

@@ -11,20 +11,23 @@ when the call returns.
 """
 
 import asyncio
+import fcntl
+import hashlib
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, StaticPool, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from storage.migrate import is_current, upgrade
 
-__all__ = ["Connection", "Contended", "Database", "Unavailable", "Unstorable", "open_database"]
+__all__ = ["Connection", "Contended", "Database", "Lock", "Unavailable", "Unstorable", "open_database"]
 
 T = TypeVar("T")
 
@@ -32,6 +35,7 @@ T = TypeVar("T")
 _RETRY_STATES = {"40001", "40P01"}
 _NOT_IN_REPERTOIRE = "22021"
 _SQLITE_BUSY_MS = 15_000
+_TRY_LOCK = text("SELECT pg_try_advisory_lock(:number)")
 
 
 class Unavailable(Exception):
@@ -44,6 +48,26 @@ class Unstorable(ValueError):
 
 class Contended(Exception):
     """Another transaction won a race; nothing was kept. Doing the work again settles it."""
+
+
+class Lock:
+    """What :meth:`Database.hold_lock` answers. True if the lock was got."""
+
+    def __init__(self, got: bool, connection: AsyncConnection | None) -> None:
+        self._got = got
+        self._connection = connection
+
+    def __bool__(self) -> bool:
+        return self._got
+
+    async def still_held(self) -> bool:
+        """Whether it is ours yet: PostgreSQL ends it with the connection, and a file's cannot be lost."""
+        if self._got and self._connection is not None:
+            try:
+                await self._connection.execute(text("SELECT 1"))
+            except (DBAPIError, OSError):
+                self._got = False
+        return self._got
 
 
 class Database:
@@ -162,6 +186,33 @@ class Database:
         """Raise :class:`Unavailable` unless the database answers."""
         await self.read(_ping)
 
+    @asynccontextmanager
+    async def hold_lock(self, name: str) -> AsyncIterator["Lock"]:
+        """The lock ``name`` of this database, if no other process has it; held until the end of the block.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        if self.is_sqlite:
+            with _locked_file(f"{self.url.database}.{name}.lock") as got:
+                yield Lock(got, None)
+            return
+        number = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), signed=True)
+        # PostgreSQL's lock belongs to a connection, so one is set aside for it; a transaction left open on
+        # it would keep the database from removing old rows.
+        try:
+            connection = await self._reader.connect()
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            got = bool(await connection.scalar(_TRY_LOCK, {"number": number}))
+        except (DBAPIError, OSError) as error:
+            raise Unavailable(str(error)) from error
+        try:
+            yield Lock(got, connection)
+        finally:
+            # Closing the connection itself, not giving it back to the pool, ends the lock in any case.
+            await connection.invalidate()
+            await connection.close()
+
     async def close(self) -> None:
         await self._reader.dispose()
         if self._thread is not None and self._writer is not None:
@@ -169,6 +220,21 @@ class Database:
             if self._writing is not None:
                 self._writing.close()
             self._writer.dispose()
+
+
+@contextmanager
+def _locked_file(path: str) -> Iterator[bool]:
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            got = True
+        except BlockingIOError:
+            got = False
+        # The file stays: removed, two processes could each lock one of the same name.
+        yield got
+    finally:
+        os.close(descriptor)
 
 
 def _from_postgresql(error: DBAPIError) -> Exception:

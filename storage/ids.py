@@ -19,6 +19,14 @@ def new_id() -> str:
     return f"{milliseconds:012x}{count:06x}{_process.hex()}"
 
 
+MAX_ATTACHMENT_ID = 255
+
+
+def is_attachment_id(text: str) -> bool:
+    """Whether a file can have this id: 1 to 255 printable characters that stand in an address as they are."""
+    return 0 < len(text) <= MAX_ATTACHMENT_ID and text.isprintable() and "/" not in text and "\\" not in text
+
+
 def new_secret() -> str:
     """256 random bits, URL-safe."""
     return secrets.token_urlsafe(32)

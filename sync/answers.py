@@ -12,7 +12,6 @@ from sync import merge
 from sync.etag import format_etag
 from sync.items import Applied
 from sync.values import format_time
-from sync.view import resource_ids
 
 _encode = msgspec.json.encode
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -32,7 +31,7 @@ def push_answer(applied: Applied, minimal: bool = False) -> bytes:
         "action": applied.action,
         "replayed": applied.replayed,
         "reset": applied.reset,
-        "missingResources": resource_ids(job) if job else [],
+        "missingResources": job.missing if job else [],
         "serverTime": format_time(applied.received_at),
         "clockOffsetSeconds": round(applied.offset / 1_000_000, 3),
     }

@@ -14,7 +14,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from storage.database import Connection
-from storage.ids import new_id
+from storage.ids import is_attachment_id, new_id
+from storage.queries import attachment_references as reference_queries
 from storage.queries import events as event_queries
 from storage.queries import feed as feed_queries
 from storage.queries import jobs as job_queries
@@ -58,6 +59,10 @@ class _Writes:
     snapshots: list[SnapshotWrite] = field(default_factory=list)
     pushes: list[PushWrite] = field(default_factory=list)
     events: list[EventWrite] = field(default_factory=list)
+    #: (attachment id, job id), and when.
+    referred: list[tuple[str, str]] = field(default_factory=list)
+    released: list[tuple[str, str]] = field(default_factory=list)
+    received_at: int = 0
     quarantine: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -83,6 +88,7 @@ class _TeamBatch:
         self.jobs: dict[str, _Working] = {}
         self.known_pushes: dict[tuple[str, int], tuple[bytes, str]] = {}
         self.known_bodies: set[tuple[str, bytes]] = set()
+        self.arrived: frozenset[str] = frozenset()
         self.writes = _Writes()
 
     def run(self, numbered: list[tuple[int, Item]]) -> dict[int, Result]:
@@ -132,7 +138,9 @@ class _TeamBatch:
                 job_id=row.job_id,
                 created_at=row.created_at,
             )
+        self.writes.received_at = max(item.received_at for item in items)
         pushes = [item.snapshot for item in items if isinstance(item, PushItem)]
+        self._expect_files(pushes)
         numbers = [
             (snapshot.install_id, snapshot.push_seq) for snapshot in pushes if snapshot.install_id is not None
         ]
@@ -150,6 +158,20 @@ class _TeamBatch:
         if legacy:
             self.known_bodies = snapshot_queries.known(
                 self.connection, self.team_id, [job_id for job_id, _ in legacy], [name for _, name in legacy]
+            )
+
+    def _expect_files(self, pushes: list[Snapshot]) -> None:
+        """Make known which files the pushes bring up, and find which of them are here already."""
+        new: set[str] = set()
+        for snapshot in pushes:
+            resources = snapshot.resources()
+            if resources:
+                working = self.jobs.get(snapshot.client_job_id)
+                known = working.job.resources if working and working.job else ()
+                new.update(item for item in resources if item not in known and is_attachment_id(item))
+        if new:
+            self.arrived = frozenset(
+                reference_queries.expect(self.connection, self.team_id, list(new), self.writes.received_at)
             )
 
     # Pushes
@@ -194,6 +216,8 @@ class _TeamBatch:
             # After a hand-over a field worker's steps still merge, and nothing else.
             header=not (caller.own_work_only and job.rev and working.owner_id != caller.subject_id),
         )
+        if self.arrived:
+            job = replace(job, arrived=job.arrived | self.arrived)
         merged = merge.apply(job, push)
         if not legacy and job.pushed.get(push.install, 0) < push.seq:
             # Known even of a push that changed nothing, so that one it overtook is known to be late.
@@ -322,7 +346,11 @@ class _TeamBatch:
             self._check_match(item.if_match, job)
         if item.kind == "delete":
             return self._delete(item, working, job)
-        if item.kind == "reopen":
+        if item.kind == "files":
+            names = [item for item in job.resources if is_attachment_id(item)]
+            stored = reference_queries.stored_among(self.connection, self.team_id, names)
+            merged = merge.files_arrived(job, stored, item.received_at)
+        elif item.kind == "reopen":
             merged = merge.reopen(job, item.received_at)
         else:
             refused = _refusal(item, job)
@@ -371,11 +399,25 @@ class _TeamBatch:
             working.owner_id = assigned or after.created_by
             if assigned is not None and assigned not in after.writers:
                 after = replace(after, writers=(*after.writers, assigned))
+        complete = merge.media_completed(after)
+        if complete:
+            after = replace(after, media_complete=True)
+        if after.resources != before.resources:
+            self._refer(after.job_id, frozenset(before.resources), frozenset(after.resources))
         working.job = after
-        working.stored = working.stored or merged.stored
+        working.stored = working.stored or merged.stored or complete
         working.stamped = working.stamped or merged.changed
         for kind in merge.events(before, after, merged.changed):
             self._event(kind, after, after.rev, received_at)
+        if complete:
+            self._event("job.mediaComplete", after, after.rev, received_at)
+
+    def _refer(self, job_id: str, before: frozenset[str], after: frozenset[str]) -> None:
+        new = {(item, job_id) for item in after - before if is_attachment_id(item)}
+        gone = {(item, job_id) for item in before - after if is_attachment_id(item)}
+        # A batch may take back what it has just noted.
+        self.writes.referred = [pair for pair in self.writes.referred if pair not in gone] + sorted(new)
+        self.writes.released = [pair for pair in self.writes.released if pair not in new] + sorted(gone)
 
     def _event(self, kind: str, job: Job, rev: int, received_at: int) -> None:
         self.writes.events.append(
@@ -435,6 +477,14 @@ class _TeamBatch:
         deleted = [working.job_id for _, working in stored if working.deleted_at is not None]
         if deleted:
             snapshot_queries.drop_bodies(self.connection, self.team_id, deleted)
+        if self.writes.referred:
+            reference_queries.refer(self.connection, self.team_id, self.writes.referred)
+        if self.writes.released:
+            reference_queries.release(
+                self.connection, self.team_id, self.writes.released, self.writes.received_at
+            )
+        if deleted:
+            reference_queries.release_jobs(self.connection, self.team_id, deleted, self.writes.received_at)
         if self.writes.snapshots:
             bodies = compress_all([row.body for row in self.writes.snapshots])
             snapshot_queries.insert(

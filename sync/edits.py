@@ -133,8 +133,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         writers: users who created the job or were ever assigned it.
         modified_at: when the view last changed.
         view: the document shown. ``spans`` says where in it the values of shown steps stand, ``modified``
-            where its own `modified` stands, ``resources`` which photos and files it refers to (None: not
-            looked up yet).
+            where its own `modified` stands.
+        resources: ids of the photos and files that the view refers to.
+        missing: those of them that have not arrived.
+        arrived: ids of files that are known to be stored; what rendering takes ``missing`` from.
+        media_complete: whether the event of that name was written.
     """
 
     job_id: str
@@ -156,7 +159,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     view: bytes = b""
     spans: dict[str, tuple[int, int]] = {}
     modified: tuple[int, int] = (0, 0)
-    resources: tuple[str, ...] | None = None
+    resources: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    arrived: frozenset[str] = frozenset()
+    media_complete: bool = False
 
     def scope(self, name: str) -> Scope | None:
         """What was said in a scope, with its edits; None if nothing was."""
@@ -187,6 +193,9 @@ class _Stored(msgspec.Struct, array_like=True, gc=False):
     ground: Ground | None
     scopes: dict[str, Part | Scope]
     spans: dict[str, tuple[int, int]]
+    resources: tuple[str, ...]
+    missing: tuple[str, ...]
+    media_complete: bool
 
 
 _packer = msgspec.msgpack.Encoder()
@@ -212,6 +221,9 @@ def pack(job: Job) -> bytes:
             job.ground,
             scopes,
             job.spans,
+            job.resources,
+            job.missing,
+            job.media_complete,
         )
     )
 
@@ -243,6 +255,10 @@ def unpack(
         modified_at=modified_at,
         view=view,
         spans=stored.spans,
+        resources=stored.resources,
+        missing=stored.missing,
+        arrived=frozenset(stored.resources).difference(stored.missing) if stored.resources else frozenset(),
+        media_complete=stored.media_complete,
     )
 
 

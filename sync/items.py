@@ -39,7 +39,8 @@ class ChangeItem(Struct, frozen=True):
     """An operator's change to one job.
 
     Attributes:
-        kind: what is done; ``edit`` covers metadata, exclusion and updates.
+        kind: what is done; ``edit`` covers metadata, exclusion and updates; ``files``: files that the job
+            refers to have come or gone.
         scopes: the scopes to change, given the job.
         abort_value: the raw status and abandonReason that an abort shows.
         body: what is kept of it in the history.
@@ -49,7 +50,7 @@ class ChangeItem(Struct, frozen=True):
     caller: Caller
     client_job_id: str
     received_at: int
-    kind: Literal["edit", "assign", "abort", "reopen", "delete"]
+    kind: Literal["edit", "assign", "abort", "reopen", "delete", "files"]
     scopes: Callable[[Job], Mapping[str, Part]] | None = None
     created: str | None = None
     updated: str | None = None

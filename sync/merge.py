@@ -119,7 +119,8 @@ def apply(job: Job, push: Push) -> Merged:
         if not recorded:
             return Merged(replace(after, rev=job.rev), 0, False, True, offset)
         # The view keeps its bytes, and so its `modified`.
-        return Merged(replace(after, rev=rev, spans=rendered.spans), recorded, False, True, offset)
+        kept = replace(after, rev=rev, spans=rendered.spans, resources=rendered.resources)
+        return Merged(replace(kept, missing=rendered.missing), recorded, False, True, offset)
     return Merged(rendered, recorded, True, True, offset)
 
 
@@ -137,6 +138,17 @@ def reopen(job: Job, received_at: int) -> Merged:
         edit = Edit(SERVER, rev, job.rev, rev, received_at, _RESUMED.phase, _RESUMED.value)
         status = Scope((edit,), rev)
     return Merged(render(replace(after, scopes={**after.scopes, "status": status})), 0, True, True, 0)
+
+
+def files_arrived(job: Job, arrived: frozenset[str], received_at: int) -> Merged:
+    """What the job refers to is stored as far as ``arrived`` says. A revision only where the view changes."""
+    missing = tuple(item for item in job.resources if item not in arrived)
+    if missing == job.missing:
+        return Merged(job, 0, False, False, 0)
+    after = replace(job, arrived=arrived, missing=missing)
+    if bool(missing) == bool(job.missing):
+        return Merged(after, 0, False, True, 0)
+    return Merged(render(replace(after, rev=job.rev + 1, modified_at=received_at)), 0, True, True, 0)
 
 
 def in_sync(job: Job, push: Push) -> bool:
@@ -394,3 +406,8 @@ def events(before: Job | None, after: Job, changed: bool) -> list[str]:
     if after.aborted is not None and (before is None or before.aborted is None):
         result.append("job.aborted")
     return result
+
+
+def media_completed(job: Job) -> bool:
+    """Whether it is time for ``job.mediaComplete``: completed, every file there, and not said before."""
+    return not job.media_complete and not job.missing and completed(job)

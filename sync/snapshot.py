@@ -6,6 +6,7 @@ the document; scopes are explained in docs/protocol.md).
 """
 
 import re
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -100,6 +101,11 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     sent_at: int | None = None
     confirm: frozenset[str] = frozenset()
 
+    def resources(self) -> tuple[str, ...]:
+        """Ids of the photos and files that the steps refer to."""
+        referring = [part.refs for part in self.scopes.values() if part.refs is not NO_REFS]
+        return resource_ids(referring) if referring else ()
+
 
 class _Body(msgspec.Struct, gc=False):
     uniqueStepId: str | None = None
@@ -144,6 +150,15 @@ _step = msgspec.json.Decoder(_Step)
 _raws = msgspec.json.Decoder(list[msgspec.Raw])
 _envelope = msgspec.json.Decoder(Envelope | None)
 _sorted_encode = msgspec.json.Encoder(order="sorted").encode
+
+
+def resource_ids(referring: Iterable[tuple[tuple[str, ...], tuple[str, ...]]]) -> tuple[str, ...]:
+    """The ids among references, in order, once each. What is no string names no file."""
+    texts: dict[str, None] = {}
+    for values, notes in referring:
+        texts.update(dict.fromkeys(values))
+        texts.update(dict.fromkeys(notes))
+    return tuple(msgspec.json.decode(text) for text in texts if text[0] == '"')
 
 
 def parse(body: bytes, expected_id: str | None = None) -> Snapshot:

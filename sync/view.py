@@ -4,7 +4,7 @@ Its members stand in the order of the specification's examples; unknown ones fol
 copied, never decoded and encoded again, but for the two id lists of a step in conflict.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -12,7 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from sync.edits import SERVER, Edit, Job, Scope
-from sync.snapshot import CANCELLED, COMPLETED, CURRENT, FINISHED_RANK, NO_REFS, Part
+from sync.snapshot import CANCELLED, COMPLETED, CURRENT, FINISHED_RANK, NO_REFS, Part, resource_ids
 from sync.values import digest, format_time
 
 PHASE_NAMES = ("current", "completed", "cancelled")
@@ -54,6 +54,10 @@ def shown_refs(scope: Scope) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(values), tuple(notes)
 
 
+def _refs(said: Part | Scope) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return said.refs if isinstance(said, Part) else shown_refs(said)
+
+
 def _with_refs(value: bytes, values: tuple[str, ...], notes: tuple[str, ...]) -> bytes:
     step = _members.decode(value)
     for kind in ("singleStep", "reportStep"):
@@ -68,19 +72,6 @@ def _with_refs(value: bytes, values: tuple[str, ...], notes: tuple[str, ...]) ->
             step[kind] = msgspec.Raw(_encode(inner))
             break
     return _encode(step)
-
-
-def resource_ids(job: Job) -> tuple[str, ...]:
-    """Ids of the photos and files that the shown steps refer to, in order, once each."""
-    return _resource_ids(job.scopes.values()) if job.resources is None else job.resources
-
-
-def _resource_ids(said: Iterable[Part | Scope]) -> tuple[str, ...]:
-    texts: dict[str, None] = {}
-    for entry in said:
-        for items in entry.refs if isinstance(entry, Part) else shown_refs(entry):
-            texts.update(dict.fromkeys(items))
-    return tuple(msgspec.json.decode(text) for text in texts if text[0] == '"')
 
 
 def status_value(job: Job) -> bytes:
@@ -174,7 +165,8 @@ def render(job: Job) -> Job:
     reason = status.get("abandonReason", b"null")
     if reason == b"null":
         reason = _shown(scopes, "head:abandonReason")
-    resources = _resource_ids(referring) if referring else ()
+    resources = resource_ids(map(_refs, referring)) if referring else ()
+    missing = tuple(item for item in resources if item not in job.arrived)
 
     out = _Out()
     out.add(
@@ -232,8 +224,15 @@ def render(job: Job) -> Job:
         )
     )
     out.add_steps(opened, b"[]")
-    out.add(b',"attachmentsComplete":false}}' if resources else b',"attachmentsComplete":true}}')
-    return replace(job, view=b"".join(out.pieces), spans=out.spans, modified=modified, resources=resources)
+    out.add(b',"attachmentsComplete":false}}' if missing else b',"attachmentsComplete":true}}')
+    return replace(
+        job,
+        view=b"".join(out.pieces),
+        spans=out.spans,
+        modified=modified,
+        resources=resources,
+        missing=missing,
+    )
 
 
 @lru_cache(maxsize=4096)

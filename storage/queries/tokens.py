@@ -1,10 +1,14 @@
 """What the token issuer keeps: signing keys, and refresh tokens by family."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
+from storage.queries.statements import padded
 from storage.tables import refresh_tokens, signing_keys
 
 
@@ -92,6 +96,31 @@ def revoke_refresh_tokens_of_user(connection: Connection, team_id: int, user_id:
         )
         .values(revoked_at=now)
     )
+
+
+def expired_refresh_tokens(connection: Connection, before: int, limit: int) -> list[tuple[int, bytes]]:
+    """(team, token hash) of tokens that expired before that time."""
+    query = (
+        select(refresh_tokens.c.team_id, refresh_tokens.c.token_hash)
+        .where(refresh_tokens.c.expires_at < before)
+        .limit(limit)
+    )
+    return [(row[0], row[1]) for row in connection.execute(query)]
+
+
+def forget_refresh_tokens(connection: Connection, tokens: Sequence[tuple[int, bytes]]) -> int:
+    """Remove tokens; answers how many."""
+    forgotten = 0
+    # Team by team: a list of (team, hash) would make SQLite read the whole table.
+    for team_id, group in groupby(sorted(tokens), key=itemgetter(0)):
+        hashes = padded([token_hash for _, token_hash in group])
+        result = connection.execute(
+            delete(refresh_tokens).where(
+                refresh_tokens.c.team_id == team_id, refresh_tokens.c.token_hash.in_(hashes)
+            )
+        )
+        forgotten += result.rowcount
+    return forgotten
 
 
 @dataclass(frozen=True, slots=True)

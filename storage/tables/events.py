@@ -11,7 +11,7 @@ events = Table(
     Column("team_id", TeamId, primary_key=True, autoincrement=False),
     # 24 hex digits, ordered by time.
     Column("event_id", Text, primary_key=True),
-    # job.created, job.updated, job.completed, job.aborted, job.deleted
+    # job.created, job.updated, job.completed, job.aborted, job.deleted, job.mediaComplete
     Column("type", Text, nullable=False),
     Column("job_id", Text, nullable=False),
     Column("client_job_id", Text, nullable=False),

@@ -102,12 +102,17 @@ def test_the_routes_open_to_everybody_are_these(routes: list[Route]) -> None:
     assert {str(route) for route in routes if route.policy == PUBLIC} == {
         "GET /.well-known/jwks.json",
         "GET /.well-known/openid-configuration",
+        "GET /files/v1/{token}",
         "GET /healthz",
         "GET /readyz",
         "GET /schema",
         "GET /schema/openapi.json",
         "GET /schema/{path}",
+        "HEAD /files/v1/{token}",
+        "OPTIONS /attachments/v1/tus",
+        "OPTIONS /attachments/v1/tus/{tus_id}",
         "POST /connect/token",
+        "PUT /files/v1/{token}",
     }
 
 

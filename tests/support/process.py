@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -108,6 +109,18 @@ class ServerProcess:
         finally:
             self.kill()
 
+    def memory_mb(self) -> float:
+        """What the processes of the server take, MB: memory that they share is counted once."""
+        total = 0
+        for pid in _descendants(self._process.pid):
+            try:
+                text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            except OSError:  # ended meanwhile
+                continue
+            found = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
+            total += int(found[1]) if found else 0
+        return total / 1024
+
     def _signal(self, number: signal.Signals) -> None:
         try:
             os.killpg(self._process.pid, number)
@@ -129,6 +142,18 @@ class ServerProcess:
         """A connection with this token. The environment's proxies are not for a server on this machine."""
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         return httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=30)
+
+
+def _descendants(pid: int) -> list[int]:
+    found = [pid]
+    for parent in found:
+        # A child belongs to the thread that made it.
+        for children in Path(f"/proc/{parent}/task").glob("*/children"):
+            try:
+                found.extend(int(child) for child in children.read_text().split())
+            except OSError:
+                continue
+    return found
 
 
 def listening(port: int) -> bool:

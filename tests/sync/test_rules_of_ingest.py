@@ -298,7 +298,7 @@ def test_each_change_of_the_view_fires_its_events_in_order(desk: Desk) -> None:
     done(desk.change("delete"))
     assert desk.fired() == [
         "job.created",
-        *("job.updated", "job.completed"),
+        *("job.updated", "job.completed", "job.mediaComplete"),
         *("job.updated", "job.aborted"),
         *("job.updated", "job.completed"),
         "job.deleted",

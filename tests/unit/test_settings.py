@@ -43,6 +43,26 @@ def test_a_certificate_without_its_key_is_refused() -> None:
         Settings.from_environment(tls_certificate="cert.pem")
 
 
+def test_background_work_is_done_here_or_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings.from_environment().worker == "embedded"
+    assert Settings.from_environment(worker="none").worker == "none"
+    monkeypatch.setenv("FIELDSYNC_WORKER", "yes")
+    with pytest.raises(InvalidSetting, match="FIELDSYNC_WORKER"):
+        Settings.from_environment()
+
+
+@pytest.mark.parametrize("blobs", ["/srv/files", "s3://", "s3://b?endpoint=minio", "s3://b?regoin=x"])
+def test_a_place_for_files_that_is_none_is_refused_by_name(blobs: str) -> None:
+    with pytest.raises(InvalidSetting, match="FIELDSYNC_BLOBS"):
+        Settings.from_environment(blobs=blobs)
+
+
+def test_files_are_in_the_data_folder_or_in_s3() -> None:
+    assert Settings.from_environment().blobs == ""
+    location = "s3://bucket/prefix?endpoint=http://minio:9000&region=here"
+    assert Settings.from_environment(blobs=location).blobs == location
+
+
 def test_a_misspelt_setting_is_named(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

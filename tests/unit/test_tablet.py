@@ -386,3 +386,29 @@ def test_a_faulty_network_counts_what_it_did_and_recovers(office: Office) -> Non
         tablet.set_metadata(job, "Round", number)
         assert tablet.sync_job(job, attempts=1)
     assert tablet.counts["unanswered"] == before
+
+
+def test_a_tablet_owes_what_the_last_answer_says_is_missing_until_it_is_paid(
+    tablet: Tablet, office: Office
+) -> None:
+    job = tablet.start_job(specification_snapshot())
+    office.put(specification_snapshot())
+    office.next = [
+        (
+            200,
+            {},
+            msgspec.json.encode(
+                office.shown(job, missingResources=["p", "q"], action="merged", replayed=False)
+            ),
+        )
+    ]
+    tablet.push(job)
+    assert tablet.owed == ["p", "q"]
+    assert Tablet("A", office, random=random.Random(2), disk=tablet.disk).owed == ["p", "q"]
+    tablet.paid("p")
+    assert tablet.owed == ["q"]
+    assert Tablet("A", office, random=random.Random(2), disk=tablet.disk).owed == ["q"]
+    office.revs[job] += 1
+    office.next = [(200, {}, msgspec.json.encode(office.shown(job, attachmentsComplete=True)))]
+    tablet.pull(job)
+    assert tablet.owed == [], "another device has sent the rest"

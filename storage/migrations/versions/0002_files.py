@@ -1,5 +1,7 @@
 """Files: attachments with their references, uploads, the task queue."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -11,7 +13,7 @@ depends_on = None
 TeamId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
-def _where(text: str) -> dict[str, sa.TextClause]:
+def _where(text: str) -> dict[str, Any]:
     return {"sqlite_where": sa.text(text), "postgresql_where": sa.text(text)}
 
 
@@ -113,5 +115,12 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in ("server_secrets", "tasks", "upload_blocks", "uploads", "attachment_references", "attachments"):
+    for table in (
+        "server_secrets",
+        "tasks",
+        "upload_blocks",
+        "uploads",
+        "attachment_references",
+        "attachments",
+    ):
         op.drop_table(table)

@@ -1,0 +1,95 @@
+"""The limited process pool: whatever reads files of strangers does it here, never in the server.
+
+A worker may take so much memory and so much time; one that takes more, or crashes, fails its own file and is
+replaced. The processes start with the first file, run at low priority and end with the server.
+"""
+
+import asyncio
+import ctypes
+import gc
+import logging
+import multiprocessing
+import os
+import resource
+import signal
+from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from pebble import ProcessExpired, ProcessPool
+
+from media.images import Refused
+
+__all__ = ["Refused", "Sandbox"]
+
+T = TypeVar("T")
+log = logging.getLogger("fieldsync.sandbox")
+
+#: Address space of a worker, bytes. A picture of 80 million pixels with alpha takes 320 MB, and a copy.
+MEMORY = 1_000_000_000
+_SECONDS = 20.0
+#: Files a worker handles before it is replaced: whatever a codec leaks goes with it.
+_MAX_TASKS = 200
+_NICE = 10
+_PR_SET_PDEATHSIG = 1
+
+
+class Sandbox:
+    """The pool. ``workers``: how many files are read at once."""
+
+    def __init__(self, workers: int = 2, memory: int = MEMORY) -> None:
+        self.workers = workers
+        self._memory = memory
+        self._pool: ProcessPool | None = None
+
+    async def run(self, function: Callable[..., T], *args: Any, seconds: float = _SECONDS) -> T:
+        """``function(*args)`` in a worker. Both must be picklable.
+
+        Raises:
+            Refused: it took too long or too much memory, or crashed; or the function raised it.
+        """
+        if self._pool is None:
+            # A fork server: the server has threads, which do not survive a fork.
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload(["media.images", "media.video"])
+            self._pool = ProcessPool(
+                max_workers=self.workers,
+                max_tasks=_MAX_TASKS,
+                initializer=_limit,
+                initargs=[self._memory],
+                context=context,
+            )
+        future = self._pool.schedule(function, args=args, timeout=seconds)
+        try:
+            result: T = await asyncio.wrap_future(future)
+        except TimeoutError:
+            raise Refused(f"It took longer than {seconds:.0f} seconds.") from None
+        except MemoryError:
+            raise Refused(f"It needs more than {self._memory // 1_000_000:,} MB of memory.") from None
+        except ProcessExpired as error:
+            log.warning("a worker ended with status %s", error.exitcode)
+            raise Refused("Reading it crashed the reader.") from None
+        except BrokenProcessPool:
+            await self.close()  # the next file starts another one
+            raise
+        except asyncio.CancelledError:
+            future.cancel()  # type: ignore[no-untyped-call]
+            raise
+        return result
+
+    async def close(self) -> None:
+        """End the workers and what they do."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.stop()  # type: ignore[no-untyped-call]
+            await asyncio.to_thread(pool.join)
+
+
+def _limit(memory: int) -> None:
+    """In a fresh worker: its limits, and its end when its parent ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends its workers itself
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.nice(_NICE)
+    gc.freeze()

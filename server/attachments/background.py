@@ -1,0 +1,67 @@
+"""What follows from the arrival of a file: jobs are told, thumbnails are made."""
+
+from collections.abc import Mapping
+
+from media.sandbox import Sandbox
+from media.thumbnails import make
+from server.attachments import forgetting
+from server.clock import now
+from server.worker import GiveUp, Handler, Retry
+from storage.blobs import BlobNotFound, BlobStore, BlobsUnavailable
+from storage.database import Connection, Database
+from storage.queries import attachments as queries
+from storage.queue import Task
+from sync.edits import SERVER
+from sync.errors import Busy, NotFound
+from sync.ingest import Ingest
+from sync.items import Caller, ChangeItem
+
+_RETRY_SECONDS = 10
+
+
+def handlers(database: Database, blobs: BlobStore, ingest: Ingest, sandbox: Sandbox) -> Mapping[str, Handler]:
+    """Kind of task -> what does it."""
+
+    async def bind(task: Task) -> None:
+        """Tell every job that refers to the file that it has come or gone."""
+        caller = Caller(task.team_id, "", SERVER, own_work_only=False)
+        for _, client_job_id in await database.read(queries.jobs_of, task.team_id, task.subject):
+            try:
+                await ingest.apply(ChangeItem(caller, client_job_id, now(), "files"))
+            except NotFound:
+                pass  # deleted meanwhile
+            except Busy:
+                raise Retry(_RETRY_SECONDS) from None
+
+    async def thumbnails(task: Task) -> None:
+        """Make the thumbnails of the file, and say what it is."""
+        row = await database.read(queries.one, task.team_id, task.subject)
+        if row is None or row.state != "stored" or row.blob_key is None:
+            return  # gone meanwhile, or done before
+        try:
+            outcome = await make(blobs, sandbox, row.blob_key, row.content_type or "")
+        except BlobsUnavailable:
+            raise Retry(_RETRY_SECONDS) from None
+        except BlobNotFound:
+            raise GiveUp("The file is not in the blob store.") from None
+
+        def describe(connection: Connection) -> bool:
+            return queries.describe(
+                connection,
+                task.team_id,
+                task.subject,
+                blob_key=row.blob_key or "",
+                state=outcome.state,
+                details=outcome.details.encoded(),
+                failure=outcome.failure,
+            )
+
+        if not await database.write(describe):
+            # Another file stands under the id now; these thumbnails are nobody's.
+            await blobs.delete([item.key for item in outcome.details.thumbnails])
+
+    return {
+        "attachment.bind": bind,
+        "attachment.thumbnails": thumbnails,
+        forgetting.DELETE_BLOBS: forgetting.handler(blobs),
+    }

@@ -1,0 +1,160 @@
+"""Background work: which task is done by what, and what the clock does; in the server or on its own."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Mapping
+
+from media.sandbox import Sandbox
+from media.uploads import Uploads
+from server.attachments.background import handlers as attachment_handlers
+from server.attachments.forgetting import delete_now, forget
+from server.clock import now
+from server.logs import configure_logging
+from server.settings import Settings
+from server.timetable import Entry, Timetable
+from server.worker import CONCURRENCY, Handler, Worker
+from storage.blobs import BlobStore, open_blobs
+from storage.database import Database, Unavailable, open_database
+from storage.queries import attachments, tokens
+from storage.queue import TaskQueue
+from sync.ingest import Ingest
+
+log = logging.getLogger("fieldsync.background")
+
+_HOUR = 3600
+_DAY_US = 24 * _HOUR * 1_000_000
+_AT_ONCE = 200
+
+
+def timetable(database: Database, blobs: BlobStore, uploads: Uploads, orphan_days: int) -> list[Entry]:
+    """What the clock does, and every how many seconds."""
+    queue = TaskQueue(database)
+    orphaned = orphan_days * _DAY_US
+    return [
+        Entry("expired uploads", 600, lambda: uploads.expire(now())),
+        Entry("files nobody refers to", _HOUR, lambda: delete_orphans(database, blobs, now() - orphaned)),
+        Entry("tasks that are over", _HOUR, lambda: queue.purge(now())),
+        Entry("expired refresh tokens", 6 * _HOUR, lambda: delete_tokens(database, now() - _DAY_US)),
+    ]
+
+
+async def delete_orphans(database: Database, blobs: BlobStore, before: int) -> int:
+    """Delete files to which no job has referred since ``before``; answers how many."""
+    deleted = 0
+    while found := await database.read(attachments.orphans, before, _AT_ONCE):
+        forgotten = 0
+        for team_id, orphan in found:
+            keys = await database.write(forget, team_id, orphan.attachment_id, now(), before)
+            if keys is not None:
+                forgotten += 1
+                await delete_now(blobs, keys)
+        deleted += forgotten
+        if not forgotten:
+            break  # all of them have found a job meanwhile
+    return deleted
+
+
+async def delete_tokens(database: Database, before: int) -> int:
+    """Delete refresh tokens that expired before a time; answers how many."""
+    deleted = 0
+    while found := await database.read(tokens.expired_refresh_tokens, before, _AT_ONCE):
+        deleted += await database.write(tokens.forget_refresh_tokens, found)
+    return deleted
+
+
+class Background:
+    """The worker and the clock of one process, running between ``start`` and ``stop``.
+
+    Args:
+        more: further handlers.
+        stop_seconds: how long stopping waits for what runs.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        blobs: BlobStore,
+        uploads: Uploads,
+        ingest: Ingest,
+        more: Mapping[str, Handler] | None = None,
+        *,
+        stop_seconds: float = 20,
+    ) -> None:
+        self._sandbox = Sandbox(settings.media_workers)
+        handlers = {**attachment_handlers(database, blobs, ingest, self._sandbox), **(more or {})}
+        concurrency = dict.fromkeys(handlers, CONCURRENCY)
+        concurrency["attachment.thumbnails"] = settings.media_workers
+        self.worker = Worker(
+            TaskQueue(database),
+            handlers,
+            concurrency=concurrency,
+            lease_seconds=settings.lease_seconds,
+            stop_seconds=stop_seconds,
+        )
+        self.timetable = Timetable(timetable(database, blobs, uploads, settings.orphan_days), database)
+        self._running: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Begin; returns at once."""
+        self._running = [
+            asyncio.create_task(self.worker.run(), name="worker"),
+            asyncio.create_task(self.timetable.run(), name="timetable"),
+        ]
+
+    def wake(self) -> None:
+        """Something was enqueued: look now rather than at the next poll."""
+        self.worker.wake()
+
+    async def stop(self) -> None:
+        """End both; what runs gets some seconds to end, then its tasks are handed back."""
+        self.timetable.stop()
+        await self.worker.stop()
+        for ended in await asyncio.gather(*self._running, return_exceptions=True):
+            if isinstance(ended, BaseException):
+                log.error("background work ended with an error", exc_info=ended)
+        self._running = []
+        await self._sandbox.close()
+
+
+def main(settings: Settings) -> None:
+    """``fieldsync worker``.
+
+    Raises:
+        ValueError: the database does not answer, or its schema is not current.
+    """
+    configure_logging(settings)
+    try:
+        asyncio.run(work(settings))
+    except (Unavailable, RuntimeError) as error:
+        raise ValueError(str(error)) from None
+
+
+async def work(settings: Settings, more: Mapping[str, Handler] | None = None) -> None:
+    """Do background work until SIGTERM or SIGINT.
+
+    Args:
+        more: further handlers.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    database = open_database(settings.effective_database_url)
+    try:
+        await database.prepare()
+        blobs = open_blobs(settings.blobs, settings.data / "blobs", settings.base_url)
+        try:
+            uploads = Uploads(database, blobs, settings.upload_days * _DAY_US)
+            ingest = Ingest(database)
+            background = Background(settings, database, blobs, uploads, ingest, more)
+            await background.start()
+            log.info("working")
+            await stop.wait()
+            await background.stop()
+            await ingest.close()
+        finally:
+            await blobs.close()
+    finally:
+        await database.close()

@@ -1,0 +1,257 @@
+"""The worker: takes tasks from the queue and runs their handlers.
+
+A handler that returns has done the task. One that raises is run again, ever later, up to twelve times; then
+the task is dead, kept for an administrator to look at and to replay. While a handler runs, its lease is
+prolonged, so that a task is given to another worker only if this one has vanished.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from server.clock import now
+from storage.database import Contended, Unavailable
+from storage.queries.tasks import MAX_ATTEMPTS, Key
+from storage.queue import Task, TaskQueue, new_lease
+
+log = logging.getLogger("fieldsync.worker")
+
+Handler = Callable[[Task], Awaitable[object]]
+
+#: Seconds after the first, second, … failed attempt; after all further ones the last.
+DELAYS = (5, 30, 120, 600, 3600)
+JITTER = 0.2
+CONCURRENCY = 4
+_SECOND = 1_000_000
+
+
+class Retry(Exception):
+    """Not yet: run the task again after some seconds. Does not count as a failure."""
+
+    def __init__(self, after_seconds: float) -> None:
+        super().__init__(f"again after {after_seconds} s")
+        self.after_seconds = after_seconds
+
+
+class GiveUp(Exception):
+    """No attempt will ever succeed: the task is dead at once."""
+
+
+def delay_after(attempts: int) -> float | None:
+    """Seconds until the next attempt after ``attempts`` that failed; None if there is no other."""
+    if attempts >= MAX_ATTEMPTS:
+        return None
+    base = DELAYS[min(attempts, len(DELAYS)) - 1]
+    return base * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311  # spreads load, guards nothing
+
+
+@dataclass(eq=False)
+class _Run:
+    """A task in hand."""
+
+    task: Task
+    job: asyncio.Task[None] | None = None
+    #: The handler has ended; how it went is being written down.
+    over: bool = False
+    #: We cancelled it: its lease is another's, or it is handed back. Other cancellations are failures.
+    lost: bool = False
+    handed_back: bool = False
+
+    @property
+    def key(self) -> Key:
+        return self.task.team_id, self.task.task_id
+
+    def __str__(self) -> str:
+        return f"task {self.task.task_id} ({self.task.kind} {self.task.subject})"
+
+
+class Worker:
+    """Runs the handlers of the kinds it knows; other kinds are left to other workers.
+
+    Args:
+        handlers: by kind.
+        concurrency: how many of a kind run at once, for all kinds or by kind (default 4).
+        lease_seconds: how long a task is ours without a sign of life; three of these fit into it.
+        poll_seconds: how often it looks for tasks when nobody wakes it.
+        limit_seconds: how long a handler may run before it is cancelled, which is a failed attempt.
+        stop_seconds: how long stopping waits for what runs.
+    """
+
+    def __init__(
+        self,
+        queue: TaskQueue,
+        handlers: Mapping[str, Handler],
+        *,
+        concurrency: Mapping[str, int] | int = CONCURRENCY,
+        lease_seconds: float = 60,
+        poll_seconds: float = 1,
+        limit_seconds: float = 900,
+        stop_seconds: float = 20,
+    ) -> None:
+        self._queue = queue
+        self._handlers = dict(handlers)
+        self._slots = {
+            kind: concurrency if isinstance(concurrency, int) else concurrency.get(kind, CONCURRENCY)
+            for kind in handlers
+        }
+        self._lease = new_lease()
+        self._lease_seconds = lease_seconds
+        self._poll_seconds = poll_seconds
+        self._limit_seconds = limit_seconds
+        self._stop_seconds = stop_seconds
+        self._awake = asyncio.Event()
+        self._stopping = False
+        self._ended = asyncio.Event()
+        self._ended.set()
+        self._running: dict[Key, _Run] = {}
+        self._available = True
+
+    def wake(self) -> None:
+        """There may be something to do now. From the event loop's thread."""
+        self._awake.set()
+
+    async def run(self) -> None:
+        """Work until :meth:`stop`. Nothing that happens to a task or to the storage ends it."""
+        if self._stopping:
+            return
+        self._ended.clear()
+        heartbeat = asyncio.create_task(self._beat())
+        try:
+            while not self._stopping:
+                self._awake.clear()
+                await self._claim()
+                if not self._stopping:
+                    await self._sleep()
+        finally:
+            heartbeat.cancel()
+            self._ended.set()
+
+    async def stop(self) -> None:
+        """Take nothing more; wait for what runs, then hand back the rest."""
+        self._stopping = True
+        self.wake()
+        await self._ended.wait()
+        await self._wait_for_all(self._stop_seconds)
+        for run in list(self._running.values()):
+            if run.job is not None and not run.over:
+                run.handed_back = True
+                run.job.cancel()
+        await self._wait_for_all(5)
+
+    async def _wait_for_all(self, seconds: float) -> None:
+        jobs = [run.job for run in self._running.values() if run.job is not None]
+        if jobs:
+            await asyncio.wait(jobs, timeout=seconds)
+
+    async def _sleep(self) -> None:
+        try:
+            async with asyncio.timeout(self._poll_seconds):
+                await self._awake.wait()
+        except TimeoutError:
+            pass
+
+    async def _claim(self) -> None:
+        slots = dict(self._slots)
+        for run in self._running.values():
+            slots[run.task.kind] -= 1
+        try:
+            taken = await self._queue.claim(slots, self._lease, self._until(), now())
+        except Exception as error:
+            self._trouble(error)
+            return
+        if not self._available:
+            log.info("the storage answers again")
+            self._available = True
+        for task in taken:
+            run = _Run(task)
+            if run.key in self._running:
+                continue  # our own lease had run out, unnoticed; it is prolonged now
+            self._running[run.key] = run
+            run.job = asyncio.create_task(self._do(run), name=str(run))
+
+    def _trouble(self, error: Exception) -> None:
+        if not isinstance(error, Unavailable | Contended):
+            log.error("looking for tasks failed", exc_info=error)
+        elif self._available:
+            log.warning("the storage does not answer; tasks wait: %s", error)
+        self._available = False
+
+    def _until(self) -> int:
+        return now() + int(self._lease_seconds * _SECOND)
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease_seconds / 3)
+            held = list(self._running)
+            try:
+                still = await self._queue.heartbeat(held, self._lease, self._until())
+            except Exception as error:
+                # The next beat comes before the lease ends.
+                log.warning("prolonging leases failed: %s", error)
+                continue
+            for key in set(held) - still:
+                run = self._running.get(key)
+                if run is not None and run.job is not None and not run.over:
+                    log.warning("%s is not ours any more", run)
+                    run.lost = True
+                    run.job.cancel()
+
+    async def _do(self, run: _Run) -> None:
+        try:
+            await self._attempt(run)
+        finally:
+            del self._running[run.key]
+            self.wake()
+
+    async def _attempt(self, run: _Run) -> None:
+        try:
+            async with asyncio.timeout(self._limit_seconds):
+                await self._handlers[run.task.kind](run.task)
+        except asyncio.CancelledError:
+            if run.lost:
+                return
+            if run.handed_back:
+                await self._record(run, self._queue.release, now())
+            else:
+                await self._failed(run, "cancelled")
+        except Retry as retry:
+            await self._record(run, self._queue.release, now() + int(max(retry.after_seconds, 0) * _SECOND))
+        except GiveUp as reason:
+            log.error("%s was given up: %s", run, reason)
+            await self._record(run, self._queue.fail, str(reason), None)
+        except Exception as error:
+            await self._failed(run, _describe(error), error)
+        else:
+            await self._record(run, self._queue.done)
+
+    async def _failed(self, run: _Run, why: str, error: Exception | None = None) -> None:
+        attempts = run.task.attempts
+        delay = delay_after(attempts)
+        if delay is None:
+            log.error("%s failed, attempt %d; it is dead now", run, attempts, exc_info=error)
+            await self._record(run, self._queue.fail, why, None)
+        else:
+            log.warning("%s failed, attempt %d; again in %.0f s", run, attempts, delay, exc_info=error)
+            await self._record(run, self._queue.fail, why, now() + int(delay * _SECOND))
+
+    async def _record(self, run: _Run, write: Callable[..., Awaitable[bool]], *arguments: object) -> None:
+        """Write down how it went; if that cannot be done while the lease lasts, the task is run again."""
+        run.over = True
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._lease_seconds
+        while True:
+            try:
+                if not await write(run.key, self._lease, *arguments, now()):
+                    log.warning("%s was not ours any more at its end", run)
+                return
+            except Exception as error:
+                log.warning("%s ended, which could not be written down: %s", run, error)
+                if self._stopping or loop.time() > until:
+                    return
+                await asyncio.sleep(self._poll_seconds)
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
