@@ -72,6 +72,10 @@ bench-large: $(VENV)/.installed-dev .wrk ## The same with a large history in the
 bench-files: $(VENV)/.installed-dev .wrk ## Files: memory of large ones, small ones per second, a large ZIP.
 	@$(BIN)/python -m benchmarks.bench_files $(ARGS)
 
+.PHONY: bench-images
+bench-images: $(VENV)/.installed-dev ## Thumbnails beside sharp's (npm), time and memory.
+	@$(BIN)/python -m benchmarks.bench_images $(ARGS)
+
 .PHONY: clean
 clean: ## Remove caches, build results and the demo's data. Keeps `data` and .venv.
 	@rm -rf build dist demo-data *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -8,50 +8,22 @@ import io
 import math
 import warnings
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import pi_heif  # type: ignore[import-untyped]
 from PIL import ExifTags, Image, ImageCms, ImageOps
+
+from media.formats import MAX_PIXELS, PICTURES, SIZES, Made, Refused
 
 __all__ = ["PICTURES", "SIZES", "Made", "Refused", "thumbnails", "thumbnails_of"]
 
 pi_heif.register_heif_opener()
 
-#: Name -> pixels of the longest side, the largest first.
-SIZES = {"large": 1280, "medium": 640, "small": 240}
 _QUALITY = 80
 
-#: Content type -> Pillow's formats. A closed list: others would run programs (EPS runs Ghostscript).
-PICTURES = {
-    "image/jpeg": ("JPEG", "MPO"),
-    "image/png": ("PNG",),
-    "image/webp": ("WEBP",),
-    "image/gif": ("GIF",),
-    "image/tiff": ("TIFF",),
-    "image/heic": ("HEIF",),
-    "image/avif": ("AVIF",),
-}
-#: Pixels. A phone's best makes 50 million; a picture of 144 million is a bomb or a plan, and takes 400 MB.
-MAX_PIXELS = 80_000_000
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 
 _OPAQUE = {"RGB", "L", "CMYK", "YCbCr", "LAB", "HSV", "1", "I", "F"}
-
-
-class Refused(Exception):
-    """No thumbnails can be made; the text says why, for people."""
-
-
-class Made(NamedTuple):
-    """The JPEGs by name with their width and height, and what the original says of itself."""
-
-    jpegs: dict[str, tuple[bytes, int, int]]
-    width: int
-    height: int
-    taken_at: str | None = None
-    latitude: float | None = None
-    longitude: float | None = None
-    duration_seconds: float | None = None
 
 
 def thumbnails(path: str, content_type: str) -> Made:

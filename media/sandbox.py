@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
-from media.images import Refused
+from media.formats import Refused
 
 __all__ = ["Refused", "Sandbox"]
 

@@ -2,14 +2,14 @@
 
 from typing import NamedTuple
 
-from media import images, video
 from media.details import Details, Thumbnail
-from media.sandbox import Refused, Sandbox
+from media.formats import PICTURES, SIZES, VIDEOS, Made, Refused
+from media.sandbox import Sandbox
 from storage.blobs import BlobStore
 
 __all__ = ["Outcome", "make"]
 
-_VIDEO_SECONDS = 30.0
+_PICTURE_SECONDS, _VIDEO_SECONDS = 20.0, 30.0
 
 
 class Outcome(NamedTuple):
@@ -20,6 +20,17 @@ class Outcome(NamedTuple):
     failure: str | None = None
 
 
+def read(path: str, content_type: str) -> Made:
+    """In a worker: the thumbnails of the file at ``path``. The libraries are loaded here, not in the server."""
+    if content_type in VIDEOS:
+        from media.video import poster
+
+        return poster(path, content_type)
+    from media.images import thumbnails
+
+    return thumbnails(path, content_type)
+
+
 async def make(blobs: BlobStore, sandbox: Sandbox, blob_key: str, content_type: str) -> Outcome:
     """Make and store the thumbnails of a file; doing it again writes the same keys.
 
@@ -28,18 +39,16 @@ async def make(blobs: BlobStore, sandbox: Sandbox, blob_key: str, content_type: 
     Raises:
         BlobNotFound, BlobsUnavailable: the file cannot be had.
     """
-    if content_type not in images.PICTURES and content_type not in video.VIDEOS:
+    if content_type not in PICTURES and content_type not in VIDEOS:
         return Outcome("ready", Details())
+    seconds = _VIDEO_SECONDS if content_type in VIDEOS else _PICTURE_SECONDS
     try:
         async with blobs.local_path(blob_key) as path:
-            if content_type in images.PICTURES:
-                made = await sandbox.run(images.thumbnails, str(path), content_type)
-            else:
-                made = await sandbox.run(video.poster, str(path), content_type, seconds=_VIDEO_SECONDS)
+            made = await sandbox.run(read, str(path), content_type, seconds=seconds)
     except Refused as refusal:
         return Outcome("failed", Details(), str(refusal))
     kept = []
-    for name in reversed(images.SIZES):
+    for name in reversed(SIZES):
         jpeg, width, height = made.jpegs[name]
         key = f"{blob_key}.{name}.jpg"
         await blobs.put(key, jpeg, content_type="image/jpeg", size=len(jpeg))

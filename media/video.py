@@ -1,16 +1,13 @@
-"""Poster frames of videos. Run in the limited pool, like images.py."""
+"""Poster frames of videos. Run in the limited pool, like images.py; FFmpeg is given an open file, never a name."""
 
 import av
 import av.error
 from PIL import Image
 
-from media.images import MAX_PIXELS, Made, Refused, thumbnails_of
+from media.formats import MAX_PIXELS, VIDEOS, Made, Refused
+from media.images import thumbnails_of
 
 __all__ = ["VIDEOS", "poster"]
-
-#: Content type -> the demuxer. Named, and given an open file instead of a name: a playlist that poses as a
-#: video is refused, and nothing else is opened.
-VIDEOS = {"video/mp4": "mov", "video/quicktime": "mov", "video/webm": "matroska"}
 
 #: Many recordings begin with a black frame.
 _FRAMES_LOOKED_AT = 30

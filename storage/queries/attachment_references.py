@@ -16,8 +16,8 @@ _touched = (
     "ON CONFLICT (team_id, attachment_id) DO UPDATE SET orphaned_at = NULL RETURNING attachment_id, state"
 )
 _expect = Hot(
-    f"INSERT INTO attachments (team_id, attachment_id, state, created_at) VALUES {{row}} {_touched}",
-    "INSERT INTO attachments (team_id, attachment_id, state, created_at) "
+    f"INSERT INTO attachments (team_id, attachment_id, state, created_at) VALUES {{row}} {_touched}",  # noqa: S608
+    "INSERT INTO attachments (team_id, attachment_id, state, created_at) "  # noqa: S608
     f"SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[]) {_touched}",
     width=4,
 )

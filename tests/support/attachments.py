@@ -3,10 +3,10 @@
 import hashlib
 from typing import Any
 
-from media.details import Details, Thumbnail
 import msgspec
 from sqlalchemy import delete
 
+from media.details import Details, Thumbnail
 from server.clock import now
 from storage.blobs import BlobStore, new_key
 from storage.database import Connection

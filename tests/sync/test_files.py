@@ -1,6 +1,5 @@
 """Photos and snapshots find each other, whatever comes first (docs/protocol.md, "Files")."""
 
-from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
@@ -107,8 +106,8 @@ def _references(connection: Connection, team_id: int) -> set[tuple[str, str]]:
 
 
 @pytest.fixture
-def visit(site: Site) -> Iterator[Visit]:
-    yield Visit(site)
+def visit(site: Site) -> Visit:
+    return Visit(site)
 
 
 def complete(applied: Applied) -> bool:
