@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 import pi_heif  # type: ignore[import-untyped]
-from PIL import ExifTags, Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from media.formats import MAX_PIXELS, PICTURES, SIZES, Made, Refused
 
@@ -44,6 +44,8 @@ def thumbnails(path: str, content_type: str) -> Made:
         raise Refused(f"The picture has more than {MAX_PIXELS:,} pixels.") from None
     except Refused:
         raise
+    except UnidentifiedImageError:  # whose text names the file
+        raise Refused(f"The picture cannot be read: it is not {content_type}.") from None
     except (OSError, ValueError, SyntaxError, ArithmeticError, LookupError, TypeError, RuntimeError) as error:
         # What Pillow and its codecs raise at broken files is not narrower than this.
         raise Refused(f"The picture cannot be read: {error}"[:300]) from None

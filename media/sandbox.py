@@ -48,6 +48,33 @@ class Sandbox:
         Raises:
             Refused: it took too long or too much memory, or crashed; or the function raised it.
         """
+        try:
+            pool = self._started()
+            future = pool.schedule(function, args=args, timeout=seconds)
+        except RuntimeError:
+            # Pebble gives up a pool of which a worker was killed while it had nothing to do.
+            await self.close()
+            pool = self._started()
+            future = pool.schedule(function, args=args, timeout=seconds)
+        try:
+            result: T = await asyncio.wrap_future(future)
+        except TimeoutError:
+            raise Refused(f"It took longer than {seconds:.0f} seconds.") from None
+        except MemoryError:
+            raise Refused(f"It needs more than {self._memory // 1_000_000:,} MB of memory.") from None
+        except ProcessExpired as error:
+            log.warning("a worker ended with status %s", error.exitcode)
+            raise Refused("Reading it crashed the reader.") from None
+        except BrokenProcessPool:
+            if self._pool is pool:
+                await self.close()  # the next file starts another one
+            raise
+        except asyncio.CancelledError:
+            future.cancel()  # type: ignore[no-untyped-call]
+            raise
+        return result
+
+    def _started(self) -> ProcessPool:
         if self._pool is None:
             # A fork server: the server has threads, which do not survive a fork.
             context = multiprocessing.get_context("forkserver")
@@ -59,23 +86,7 @@ class Sandbox:
                 initargs=[self._memory],
                 context=context,
             )
-        future = self._pool.schedule(function, args=args, timeout=seconds)
-        try:
-            result: T = await asyncio.wrap_future(future)
-        except TimeoutError:
-            raise Refused(f"It took longer than {seconds:.0f} seconds.") from None
-        except MemoryError:
-            raise Refused(f"It needs more than {self._memory // 1_000_000:,} MB of memory.") from None
-        except ProcessExpired as error:
-            log.warning("a worker ended with status %s", error.exitcode)
-            raise Refused("Reading it crashed the reader.") from None
-        except BrokenProcessPool:
-            await self.close()  # the next file starts another one
-            raise
-        except asyncio.CancelledError:
-            future.cancel()  # type: ignore[no-untyped-call]
-            raise
-        return result
+        return self._pool
 
     async def close(self) -> None:
         """End the workers and what they do."""

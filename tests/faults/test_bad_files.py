@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-import httpx
 import pytest
 
 from fixtures.pictures import drawing, jpeg
 from tests.support.process import ServerProcess, init, serve
-from tests.support.senders import assert_whole
+from tests.support.senders import assert_whole, fetch
 
 MB = 1024 * 1024
 DEVICES = 60
@@ -176,6 +175,5 @@ def test_a_bomb_among_pictures_fails_and_the_pictures_do_not(served: Served) -> 
         thumbnails = found[attachment_id]["thumbnails"]
         assert isinstance(thumbnails, list)
         assert len(thumbnails) == 3
-        answer = httpx.get(thumbnails[0]["downloadUrl"], trust_env=False)
-        assert answer.content[:3] == b"\xff\xd8\xff"
+        assert fetch(thumbnails[0]["downloadUrl"]).content[:3] == b"\xff\xd8\xff"
     served.works("after-the-bomb")

@@ -18,7 +18,7 @@ from PIL import Image
 
 from fixtures.pictures import drawing, jpeg
 from tests.support.process import ServerProcess, command, environment, free_port, init, listening
-from tests.support.senders import BlockSender, PutSender, Sender, TusSender, Watcher, assert_whole
+from tests.support.senders import BlockSender, PutSender, Sender, TusSender, Watcher, assert_whole, fetch
 
 KILLS = 3
 SEED = 20_261_122
@@ -162,7 +162,7 @@ def assert_thumbnails(attachment: dict[str, Any]) -> None:
     """Three, which are what they are said to be."""
     assert [thumbnail["size"] for thumbnail in attachment["thumbnails"]] == list(THUMBNAILS)
     for thumbnail in attachment["thumbnails"]:
-        content = httpx.get(thumbnail["downloadUrl"], trust_env=False, timeout=10).content
+        content = fetch(thumbnail["downloadUrl"]).content
         with Image.open(io.BytesIO(content), formats=["JPEG"]) as picture:
             picture.load()
             assert picture.size == (thumbnail["width"], thumbnail["height"])
