@@ -210,7 +210,7 @@ class S3Blobs(BlobStore):
         client = self._client if len(content) < CHUNK_BYTES else self._patient
 
         def put() -> None:
-            client.put_object(Bucket=self._bucket, Key=name, Body=bytes(content), ContentType=content_type)
+            client.put_object(Bucket=self._bucket, Key=name, Body=content, ContentType=content_type)
 
         await self._run(put)
 
@@ -284,7 +284,7 @@ class _Parts:
         with self._lock:
             if self._open:
                 number = len(self._parts) + 1
-                done = self._patient.upload_part(**self._upload, PartNumber=number, Body=bytes(content))
+                done = self._patient.upload_part(**self._upload, PartNumber=number, Body=content)
                 self._parts.append({"PartNumber": number, "ETag": done["ETag"]})
 
     def complete(self) -> None:
