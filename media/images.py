@@ -91,7 +91,7 @@ def _shrunk(picture: Image.Image, longest: int) -> Image.Image:
         return picture
     scale = longest / actual
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    # Halving by the average of four pixels takes an eighth of the time and cannot be told apart.
+    # Halving by the average of four pixels takes an eighth of the time; the difference cannot be seen.
     gap = 1.0 if actual == 2 * longest else 1.5
     return picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=gap)
 

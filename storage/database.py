@@ -10,13 +10,11 @@ when the call returns.
 * PostgreSQL: asyncpg, the same functions through ``run_sync``.
 """
 
-import asyncio
 import fcntl
 import hashlib
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +24,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, Operation
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from storage.migrate import is_current, upgrade
+from storage.sqlite_writer import SqliteWriter
 
 __all__ = ["Connection", "Contended", "Database", "Lock", "Unavailable", "Unstorable", "open_database"]
 
@@ -77,9 +76,8 @@ class Database:
         self.url = url
         self.is_sqlite = url.get_backend_name() == "sqlite"
         self._reader: AsyncEngine
-        self._writer: Engine | None = None
-        self._writing: Connection | None = None
-        self._thread: ThreadPoolExecutor | None = None
+        self._write_engine: Engine | None = None
+        self._writer: SqliteWriter | None = None
         if self.is_sqlite:
             self._open_sqlite()
         else:
@@ -92,15 +90,15 @@ class Database:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         # It holds password hashes and the signing key: nobody's but the server's own account.
         os.close(os.open(path, os.O_CREAT, 0o600))
-        self._writer = create_engine(
+        self._write_engine = create_engine(
             self.url.set(drivername="sqlite+pysqlite"),
             # One connection, used by one thread at a time; NullPool would reopen the file each time.
             poolclass=StaticPool,
             connect_args={"check_same_thread": False, "cached_statements": 512},
         )
-        event.listen(self._writer, "connect", _prepare_writer)
-        event.listen(self._writer, "begin", _begin_immediate)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
+        event.listen(self._write_engine, "connect", _prepare_writer)
+        event.listen(self._write_engine, "begin", _begin_immediate)
+        self._writer = SqliteWriter(self._write_engine)
         self._reader = create_async_engine(
             self.url.set(drivername="sqlite+aiosqlite"), pool_size=4, max_overflow=4
         )
@@ -124,46 +122,23 @@ class Database:
             Unavailable: the database is locked, full or gone.
         """
         try:
-            if self._thread is not None:
-                loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(self._thread, self._write_sqlite, work, args)
+            if self._writer is not None:
+                written: T = await self._writer.write(work, args)
+                return written
             async with self._reader.begin() as connection:
                 return await connection.run_sync(work, *args)
         except IntegrityError as error:
             raise Contended(str(error.orig)) from error
         except DBAPIError as error:
             raise _from_postgresql(error) from error
-        except OSError as error:
-            raise Unavailable(str(error)) from error
-
-    def _write_sqlite(self, work: Callable[..., T], args: tuple[Any, ...]) -> T:
-        assert self._writer is not None
-        if self._writing is None:
-            self._writing = self._writer.connect()
-        connection = self._writing
-        # Through SQLAlchemy, beginning and committing take 0.2 ms of a group's time.
-        driver: Any = connection.connection.dbapi_connection
-        try:
-            driver.execute("BEGIN IMMEDIATE")
-            try:
-                result = work(connection, *args)
-                _commit(driver)
-            except BaseException:
-                if driver.in_transaction:
-                    driver.execute("ROLLBACK")
-                raise
-            return result
         except (OSError, sqlite3.Error) as error:
             # Statements of the hot path go to the driver, past SQLAlchemy's own translation.
             raise _translated(error) from error
-        finally:
-            if connection.in_transaction():
-                connection.rollback()  # ends SQLAlchemy's own record of it; the driver's has ended
 
     async def migrate(self) -> None:
         """Bring the schema up to this version."""
-        if self._writer is not None:
-            with self._writer.begin() as connection:
+        if self._write_engine is not None:
+            with self._write_engine.begin() as connection:
                 upgrade(connection)
         else:
             async with self._reader.begin() as connection:
@@ -215,11 +190,8 @@ class Database:
 
     async def close(self) -> None:
         await self._reader.dispose()
-        if self._thread is not None and self._writer is not None:
-            self._thread.shutdown(wait=True)
-            if self._writing is not None:
-                self._writing.close()
-            self._writer.dispose()
+        if self._writer is not None:
+            self._writer.close()
 
 
 @contextmanager
@@ -285,10 +257,6 @@ def _prepare_writer(connection: Any, _record: Any) -> None:
     cursor.execute("PRAGMA temp_store=MEMORY")
     cursor.execute("PRAGMA cache_size=-16384")
     cursor.close()
-
-
-def _commit(driver: Any) -> None:
-    driver.execute("COMMIT")
 
 
 def _begin_immediate(connection: Connection) -> None:

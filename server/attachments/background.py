@@ -10,6 +10,7 @@ from server.worker import GiveUp, Handler, Retry
 from storage.blobs import BlobNotFound, BlobStore, BlobsUnavailable
 from storage.database import Connection, Database
 from storage.queries import attachments as queries
+from storage.queries import jobs as job_queries
 from storage.queue import Task
 from sync.edits import SERVER
 from sync.errors import Busy, NotFound
@@ -22,16 +23,18 @@ _RETRY_SECONDS = 10
 def handlers(database: Database, blobs: BlobStore, ingest: Ingest, sandbox: Sandbox) -> Mapping[str, Handler]:
     """Kind of task -> what does it."""
 
-    async def bind(task: Task) -> None:
-        """Tell every job that refers to the file that it has come or gone."""
+    async def tell_job(task: Task) -> None:
+        """Tell a job that files it refers to have come or gone."""
+        job = await database.read(job_queries.by_job_id, task.team_id, task.subject)
+        if job is None:
+            return  # deleted meanwhile
         caller = Caller(task.team_id, "", SERVER, own_work_only=False)
-        for _, client_job_id in await database.read(queries.jobs_of, task.team_id, task.subject):
-            try:
-                await ingest.apply(ChangeItem(caller, client_job_id, now(), "files"))
-            except NotFound:
-                pass  # deleted meanwhile
-            except Busy:
-                raise Retry(_RETRY_SECONDS) from None
+        try:
+            await ingest.apply(ChangeItem(caller, job.client_job_id, now(), "files"))
+        except NotFound:
+            pass  # deleted in this moment
+        except Busy:
+            raise Retry(_RETRY_SECONDS) from None
 
     async def thumbnails(task: Task) -> None:
         """Make the thumbnails of the file, and say what it is."""
@@ -61,7 +64,7 @@ def handlers(database: Database, blobs: BlobStore, ingest: Ingest, sandbox: Sand
             await blobs.delete([item.key for item in outcome.details.thumbnails])
 
     return {
-        "attachment.bind": bind,
-        "attachment.thumbnails": thumbnails,
+        queries.JOB_FILES: tell_job,
+        queries.THUMBNAILS: thumbnails,
         forgetting.DELETE_BLOBS: forgetting.handler(blobs),
     }

@@ -18,7 +18,8 @@ STORED = "stored"
 READY = "ready"
 FAILED = "failed"
 #: Tells the jobs that refer to a file whether it is there.
-BIND = "attachment.bind"
+#: Tells a job which of its files are there. One task for each job, so that a burst of photos is told once.
+JOB_FILES = "job.files"
 #: Makes the thumbnails of a file.
 THUMBNAILS = "attachment.thumbnails"
 #: ``uploads.kind`` of what becomes an attachment.
@@ -158,7 +159,7 @@ def store(connection: Connection, team_id: int, file: NewFile) -> Stored:
         "orphaned_at": None if _is_referenced(connection, team_id, file.attachment_id) else file.stored_at,
     }
     connection.execute(update(attachments).where(*_key(team_id, file.attachment_id)).values(values))
-    tasks.enqueue(connection, team_id, BIND, file.attachment_id, now=file.stored_at)
+    _tell_jobs(connection, team_id, file.attachment_id, file.stored_at)
     tasks.enqueue(connection, team_id, THUMBNAILS, file.attachment_id, now=file.stored_at)
     return "stored"
 
@@ -235,7 +236,7 @@ def delete(
         connection.execute(
             update(attachments).where(*_key(team_id, attachment_id)).values(state=MISSING, **_NO_FILE)
         )
-        tasks.enqueue(connection, team_id, BIND, attachment_id, now=now)
+        _tell_jobs(connection, team_id, attachment_id, now)
     else:
         connection.execute(delete_from(attachments).where(*_key(team_id, attachment_id)))
     return row
@@ -254,6 +255,14 @@ def orphans(connection: Connection, before: int, limit: int) -> list[tuple[int, 
 
 def _key(team_id: int, attachment_id: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     return attachments.c.team_id == team_id, attachments.c.attachment_id == attachment_id
+
+
+def _tell_jobs(connection: Connection, team_id: int, attachment_id: str, now: int) -> None:
+    query = select(references.c.job_id).where(
+        references.c.team_id == team_id, references.c.attachment_id == attachment_id
+    )
+    for job_id in sorted(connection.execute(query).scalars()):
+        tasks.enqueue(connection, team_id, JOB_FILES, job_id, now=now)
 
 
 def _is_referenced(connection: Connection, team_id: int, attachment_id: str) -> bool:

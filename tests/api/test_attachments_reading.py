@@ -207,7 +207,8 @@ def test_a_deleted_file_that_a_job_refers_to_is_missing_again(team: Team) -> Non
 
     team.app.write(forget_tasks)
     assert team.delete(f"/attachments/v1/{name}").status_code == 204
-    assert waiting(team, "attachment.bind") == [name]
+    job_id = team.get(f"/jobs/v1/{job}").json()["jobId"]
+    assert waiting(team, "job.files") == [job_id]
     said = attachment(team, name)
     assert (said["state"], said["downloadUrl"], said["size"], said["jobs"]) == ("missing", None, None, [job])
     assert (said["width"], said["thumbnails"]) == (None, [])

@@ -126,7 +126,7 @@ def file(**values: Any) -> NewFile:
     )
 
 
-BOTH_TASKS = [("attachment.bind", "photo"), ("attachment.thumbnails", "photo")]
+THUMBNAILS = ("attachment.thumbnails", "photo")
 
 
 # Storing
@@ -150,7 +150,7 @@ def test_a_stored_file_is_known_by_everything_it_came_with(files: Files) -> None
         details=None,
         orphaned_at=100,
     )
-    assert files.waiting() == BOTH_TASKS
+    assert files.waiting() == [THUMBNAILS]
 
 
 def test_the_same_content_again_changes_nothing(files: Files) -> None:
@@ -252,8 +252,8 @@ def test_storing_and_referring_at_once_never_leave_an_orphan(files: Files) -> No
         row = await files.database.read(queries.one, files.a, name)
         assert row is not None
         assert (row.state, row.orphaned_at) == ("stored", None)
-        # Either the job saw the file or the file's task will find the job.
-        assert seen or ("attachment.bind", name) in await files.database.read(_tasks)
+        # Either the job saw the file or a task will tell it.
+        assert seen or ("job.files", "j1") in await files.database.read(_tasks)
 
     def _tasks(connection: Connection) -> set[tuple[str, str]]:
         return {(row.kind, row.subject) for row in connection.execute(select(tasks.c.kind, tasks.c.subject))}
@@ -379,7 +379,7 @@ def test_deleting_a_file_that_a_job_refers_to_makes_it_missing_and_tells_the_job
     empty = dict.fromkeys(AttachmentRow._fields)
     expected = {**empty, "attachment_id": "photo", "state": "missing", "created_at": 5}
     assert files.there() == AttachmentRow(**expected)
-    assert files.waiting() == [("attachment.bind", "photo")]
+    assert files.waiting() == [("job.files", "j1")]
     # There is no file to give up any more; another content may come.
     assert files.write(queries.delete, files.a, "photo", 300) is None
     assert files.store(sha256=OTHER_SHA, blob_key="1/second") == "stored"

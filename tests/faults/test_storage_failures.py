@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from storage import database as database_module
+from storage import sqlite_writer
 from storage.database import sqlite_url
 from sync import merge
 from sync.errors import SyncError
@@ -68,7 +69,7 @@ def test_a_commit_that_fails_is_503_for_every_push_in_it(
     impatient: RunningApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     team = impatient.team()
-    commit = database_module._commit
+    commit = sqlite_writer.commit
     failing = True
 
     def failing_commit(driver: Any) -> None:
@@ -76,7 +77,7 @@ def test_a_commit_that_fails_is_503_for_every_push_in_it(
             raise sqlite3.OperationalError("database or disk is full")
         commit(driver)
 
-    monkeypatch.setattr(database_module, "_commit", failing_commit)
+    monkeypatch.setattr(sqlite_writer, "commit", failing_commit)
     documents = [snapshot() for _ in range(3)]
     with pytest.raises(AssertionError, match="storage-unavailable"):
         team.push_many(documents)
