@@ -189,9 +189,9 @@ class Database:
             await connection.close()
 
     async def close(self) -> None:
-        await self._reader.dispose()
         if self._writer is not None:
-            self._writer.close()
+            await self._writer.close()
+        await self._reader.dispose()
 
 
 @contextmanager

@@ -37,19 +37,27 @@ class SqliteWriter:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
         self._waiting: deque[_Waiting] = deque()
         self._running = False
+        self._closed = False
+        self._idle = asyncio.Event()
 
     async def write(self, work: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         """The value of ``work(connection, *args)``, committed; or what it, or the commit, raised."""
+        if self._closed:
+            raise OSError("the database is closed")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         self._waiting.append(_Waiting(work, args, future))
         if not self._running:
             self._running = True
+            self._idle.clear()
             self._thread.submit(self._run, loop)
         return await future
 
-    def close(self) -> None:
-        """Finish what is under way."""
+    async def close(self) -> None:
+        """Finish what is under way; what comes later is refused."""
+        self._closed = True
+        if self._running:
+            await self._idle.wait()
         self._thread.shutdown(wait=True)
         if self._connection is not None:
             self._connection.close()
@@ -111,6 +119,7 @@ class SqliteWriter:
             self._thread.submit(self._run, loop)
         else:
             self._running = False
+            self._idle.set()
 
 
 def commit(driver: Any) -> None:

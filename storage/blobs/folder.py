@@ -86,7 +86,7 @@ class FolderBlobs(BlobStore):
             return incoming.size
         except BaseException:
             # Begun before it is awaited, so that it happens even if this is cancelled once more.
-            await self._threads.run(incoming.abort)
+            await self._threads.clean_up(incoming.abort)
             raise
 
     async def get(self, key: str, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:

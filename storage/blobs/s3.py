@@ -105,7 +105,7 @@ class S3Blobs(BlobStore):
                 if isinstance(error, BlobsUnavailable | asyncio.CancelledError):
                     self._threads.start(parts.abort)
                 else:
-                    await self._threads.run(parts.abort)
+                    await self._threads.clean_up(parts.abort)
             raise
 
     async def get(self, key: str, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:

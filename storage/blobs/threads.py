@@ -22,7 +22,10 @@ class Threads:
         What has been submitted runs to its end also if the caller is cancelled. ``discard`` gets the result
         then, for which nobody is left.
         """
-        future = self._pool.submit(function, *arguments)
+        try:
+            future = self._pool.submit(function, *arguments)
+        except RuntimeError:
+            raise OSError("the store of files is closed") from None
         waiting = asyncio.wrap_future(future)
         try:
             # Without the shield, work that has not begun would be cancelled along with the caller.
@@ -31,6 +34,15 @@ class Threads:
             if discard is not None:
                 future.add_done_callback(_discarder(discard))
             raise
+
+    async def clean_up(self, function: Callable[..., object], *arguments: Any) -> None:
+        """As :meth:`run`; where nothing can be run any more, at once."""
+        try:
+            future = self._pool.submit(function, *arguments)
+        except RuntimeError:
+            function(*arguments)
+            return
+        await asyncio.shield(asyncio.wrap_future(future))
 
     def start(self, function: Callable[..., object], *arguments: Any) -> None:
         """Call ``function`` in a thread some time soon; for cleaning up where nothing can be awaited."""

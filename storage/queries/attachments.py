@@ -3,21 +3,22 @@
 Which jobs refer to which files is written by ``storage/queries/attachment_references.py``.
 """
 
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, exists, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, select, update
 from sqlalchemy import delete as delete_from
+from sqlalchemy.dialects import postgresql, sqlite
 
 from storage.queries import tasks
 from storage.queries.attachment_references import MISSING
-from storage.queries.statements import padded, upsert_insert
+from storage.queries.statements import padded
 from storage.tables import attachment_references as references
 from storage.tables import attachments, jobs, uploads
 
 STORED = "stored"
 READY = "ready"
 FAILED = "failed"
-#: Tells the jobs that refer to a file whether it is there.
 #: Tells a job which of its files are there. One task for each job, so that a burst of photos is told once.
 JOB_FILES = "job.files"
 #: Makes the thumbnails of a file.
@@ -64,14 +65,14 @@ Stored = Literal["stored", "same", "differs"]
 
 _columns = [attachments.c[name] for name in AttachmentRow._fields]
 #: What a row without a file says of one.
+_one = select(*_columns).where(
+    attachments.c.team_id == bindparam("team"), attachments.c.attachment_id == bindparam("attachment")
+)
 _NO_FILE = dict.fromkeys(set(AttachmentRow._fields) - {"attachment_id", "state", "created_at"})
 
 
 def one(connection: Connection, team_id: int, attachment_id: str) -> AttachmentRow | None:
-    query = select(*_columns).where(
-        attachments.c.team_id == team_id, attachments.c.attachment_id == attachment_id
-    )
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(_one, {"team": team_id, "attachment": attachment_id}).one_or_none()
     return AttachmentRow(*row) if row else None
 
 
@@ -151,33 +152,71 @@ def store(connection: Connection, team_id: int, file: NewFile) -> Stored:
             # Pushing once more repairs what somehow got no thumbnails.
             tasks.enqueue(connection, team_id, THUMBNAILS, file.attachment_id, now=file.stored_at)
         return "same"
+    referring = _referring(connection, team_id, file.attachment_id)
     values = {
         **file._asdict(),
+        "team": team_id,
+        "attachment": file.attachment_id,
         "state": STORED,
-        "failure": None,
-        "details": None,
-        "orphaned_at": None if _is_referenced(connection, team_id, file.attachment_id) else file.stored_at,
+        "orphaned_at": None if referring else file.stored_at,
     }
-    connection.execute(update(attachments).where(*_key(team_id, file.attachment_id)).values(values))
-    _tell_jobs(connection, team_id, file.attachment_id, file.stored_at)
+    connection.execute(_arrive, values)
+    _tell(connection, team_id, referring, file.stored_at)
     tasks.enqueue(connection, team_id, THUMBNAILS, file.attachment_id, now=file.stored_at)
     return "stored"
 
 
 def _locked(connection: Connection, team_id: int, file: NewFile) -> tuple[str, bytes | None, int | None]:
     """State, hash and size of the file's row, which exists and is locked afterwards."""
-    statement = (
-        upsert_insert(connection, attachments)
-        .values(team_id=team_id, attachment_id=file.attachment_id, state=MISSING, created_at=file.stored_at)
-        .on_conflict_do_update(
-            index_elements=[attachments.c.team_id, attachments.c.attachment_id],
-            # Changes nothing; DO NOTHING would neither lock the row nor answer it.
-            set_={"state": attachments.c.state},
-        )
-        .returning(attachments.c.state, attachments.c.sha256, attachments.c.size)
-    )
-    row = connection.execute(statement).one()
+    values = (team_id, file.attachment_id, MISSING, file.stored_at)
+    row = connection.execute(
+        _lock[connection.dialect.name],
+        dict(zip(("team_id", "attachment_id", "state", "created_at"), values, strict=True)),
+    ).one()
     return row.state, row.sha256, row.size
+
+
+def _locking(insert: Any) -> Any:
+    return insert.on_conflict_do_update(
+        index_elements=[attachments.c.team_id, attachments.c.attachment_id],
+        # Changes nothing; DO NOTHING would neither lock the row nor answer it.
+        set_={"state": attachments.c.state},
+    ).returning(attachments.c.state, attachments.c.sha256, attachments.c.size)
+
+
+# Built once: making statements anew took most of the writer's time for a small file.
+_lock = {
+    "sqlite": _locking(sqlite.insert(attachments)),
+    "postgresql": _locking(postgresql.insert(attachments)),
+}
+_arrive = (
+    update(attachments)
+    .where(
+        attachments.c.team_id == bindparam("team"),
+        attachments.c.attachment_id == bindparam("attachment"),
+    )
+    .values(
+        {
+            **{name: bindparam(name) for name in NewFile._fields},
+            **{name: bindparam(name) for name in ("state", "orphaned_at")},
+            **dict.fromkeys(("failure", "details")),
+        }
+    )
+)
+_jobs_referring = select(references.c.job_id).where(
+    references.c.team_id == bindparam("team"), references.c.attachment_id == bindparam("attachment")
+)
+
+
+def _referring(connection: Connection, team_id: int, attachment_id: str) -> list[str]:
+    """Ids of the jobs that refer to a file."""
+    parameters = {"team": team_id, "attachment": attachment_id}
+    return sorted(connection.execute(_jobs_referring, parameters).scalars())
+
+
+def _tell(connection: Connection, team_id: int, job_ids: Sequence[str], now: int) -> None:
+    for job_id in job_ids:
+        tasks.enqueue(connection, team_id, JOB_FILES, job_id, now=now)
 
 
 def describe(
@@ -232,11 +271,12 @@ def delete(
         return None
     if orphaned_before is not None and (row.orphaned_at is None or row.orphaned_at >= orphaned_before):
         return None
-    if _is_referenced(connection, team_id, attachment_id):
+    referring = _referring(connection, team_id, attachment_id)
+    if referring:
         connection.execute(
             update(attachments).where(*_key(team_id, attachment_id)).values(state=MISSING, **_NO_FILE)
         )
-        _tell_jobs(connection, team_id, attachment_id, now)
+        _tell(connection, team_id, referring, now)
     else:
         connection.execute(delete_from(attachments).where(*_key(team_id, attachment_id)))
     return row
@@ -255,18 +295,3 @@ def orphans(connection: Connection, before: int, limit: int) -> list[tuple[int, 
 
 def _key(team_id: int, attachment_id: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     return attachments.c.team_id == team_id, attachments.c.attachment_id == attachment_id
-
-
-def _tell_jobs(connection: Connection, team_id: int, attachment_id: str, now: int) -> None:
-    query = select(references.c.job_id).where(
-        references.c.team_id == team_id, references.c.attachment_id == attachment_id
-    )
-    for job_id in sorted(connection.execute(query).scalars()):
-        tasks.enqueue(connection, team_id, JOB_FILES, job_id, now=now)
-
-
-def _is_referenced(connection: Connection, team_id: int, attachment_id: str) -> bool:
-    query = select(
-        exists().where(references.c.team_id == team_id, references.c.attachment_id == attachment_id)
-    )
-    return bool(connection.execute(query).scalar_one())

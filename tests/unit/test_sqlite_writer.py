@@ -113,3 +113,23 @@ def test_a_caller_that_goes_away_holds_up_nobody(writing: Writing) -> None:
 
     assert writing.runner.run(run()) == 7
     assert writing.kept() == [7]
+
+
+def test_closing_finishes_what_came_and_refuses_what_comes(writing: Writing) -> None:
+    async def run() -> list[Any]:
+        writing.gate.clear()
+        first = asyncio.ensure_future(writing.database.write(lambda _: writing.gate.wait(10)))
+        await asyncio.sleep(0.05)
+        second = asyncio.ensure_future(writing.database.write(insert(1)))
+        await asyncio.sleep(0)
+        closing = asyncio.ensure_future(writing.database.close())
+        await asyncio.sleep(0)
+        late = asyncio.ensure_future(writing.database.write(insert(2)))
+        await asyncio.sleep(0)
+        writing.gate.set()
+        await asyncio.wait_for(closing, 10)
+        return await asyncio.gather(first, second, late, return_exceptions=True)
+
+    first, second, late = writing.runner.run(run())
+    assert (first, second) == (True, 1)
+    assert isinstance(late, Unavailable)
