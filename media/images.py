@@ -54,7 +54,8 @@ def thumbnails(path: str, content_type: str) -> Made:
 
 def _made(picture: Image.Image) -> Made:
     exif = _exif(picture)
-    turned = exif.get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    # Pillow turns a TIFF itself: its size is the upright one already.
+    turned = picture.format != "TIFF" and exif.get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
     width, height = picture.size[::-1] if turned else picture.size
     if picture.width * picture.height > MAX_PIXELS:
         raise Refused(f"The picture has more than {MAX_PIXELS:,} pixels.")
@@ -108,16 +109,18 @@ def _plain(picture: Image.Image) -> Image.Image:
         picture = picture.convert("RGBA" if transparent or mode == "PA" else "RGB")
     if "A" not in picture.getbands() and not transparent:
         return picture
-    if picture.mode != "RGBA":  # else it would be copied, and a large one would not fit
+    if picture.mode not in ("RGBA", "LA"):  # else it would be copied, and a large one would not fit
         picture = picture.convert("RGBA")
     # Shrunk before it is flattened: alpha is respected either way, and there is less to do.
     picture = _shrunk(picture, SIZES["large"])
     white = Image.new("RGBA", picture.size, "white")
-    return Image.alpha_composite(white, picture).convert("RGB")
+    return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
     """Grey of 16 or more bits scaled down; conversion alone would clip everything above 255 to white."""
+    if picture.mode == "I;16":  # as numbers of 32 bits a large one would not fit
+        return picture.point(lambda value: value * (1 / 257) + 0.5).convert("L")
     if picture.mode != "F":
         picture = picture.convert("I")
     low, high = (float(value) for value in picture.getextrema())  # type: ignore[arg-type]
@@ -188,7 +191,7 @@ def _exif(picture: Image.Image) -> Image.Exif:
 def _taken_at(exif: Image.Exif) -> str | None:
     try:
         own = exif.get_ifd(ExifTags.IFD.Exif)
-        text = str(own.get(ExifTags.Base.DateTimeOriginal) or exif.get(ExifTags.Base.DateTime) or "")
+        text = str(own.get(ExifTags.Base.DateTimeOriginal) or "")
         zone = str(own.get(ExifTags.Base.OffsetTimeOriginal) or "")
         moment = datetime.strptime(text.strip("\0 "), "%Y:%m:%d %H:%M:%S").isoformat()
     except Exception:

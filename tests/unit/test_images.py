@@ -112,6 +112,25 @@ def test_every_orientation_comes_out_upright(orientation: int, made: Make) -> No
         assert difference(opened(jpeg), pictures.drawing()) < TOLERANCE[size]
 
 
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", [2, 3, 6, 8])
+def test_orientation_counts_in_every_format_that_has_it(orientation: int, format: str, made: Make) -> None:
+    turn = pictures.STORED_AS[orientation]
+    assert turn is not None
+    exif = Image.Exif()
+    exif[pictures.ORIENTATION] = orientation
+    content = saved(pictures.drawing().transpose(turn), format, exif=exif)
+    result = made(content, f"image/{format.lower()}")
+    assert (result.width, result.height) == (1600, 1200)
+    assert difference(opened(result.jpegs["small"][0]), pictures.drawing()) < TOLERANCE["small"] * 1.2
+
+
+def test_a_time_that_only_says_when_the_file_was_changed_is_not_when_the_photo_was_taken(made: Make) -> None:
+    exif = Image.Exif()
+    exif[0x0132] = "2026:05:04 10:11:12"
+    assert made(saved(pictures.drawing(), "JPEG", exif=exif), "image/jpeg").taken_at is None
+
+
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
 def test_an_orientation_that_there_is_not_changes_nothing(orientation: int, made: Make) -> None:
     exif = Image.Exif()
