@@ -85,7 +85,7 @@ class Background:
         self._sandbox = Sandbox(settings.media_workers)
         handlers = {**attachment_handlers(database, blobs, ingest, self._sandbox), **(more or {})}
         concurrency = dict.fromkeys(handlers, CONCURRENCY)
-        concurrency["attachment.thumbnails"] = settings.media_workers
+        concurrency[attachments.THUMBNAILS] = settings.media_workers
         self.worker = Worker(
             TaskQueue(database),
             handlers,

@@ -88,6 +88,7 @@ class _TeamBatch:
         self.jobs: dict[str, _Working] = {}
         self.known_pushes: dict[tuple[str, int], tuple[bytes, str]] = {}
         self.known_bodies: set[tuple[str, bytes]] = set()
+        self.expected: set[str] = set()
         self.arrived: frozenset[str] = frozenset()
         self.writes = _Writes()
 
@@ -162,16 +163,17 @@ class _TeamBatch:
 
     def _expect_files(self, pushes: list[Snapshot]) -> None:
         """Make known which files the pushes bring up, and find which of them are here already."""
-        new: set[str] = set()
         for snapshot in pushes:
             resources = snapshot.resources()
             if resources:
                 working = self.jobs.get(snapshot.client_job_id)
                 known = working.job.resources if working and working.job else ()
-                new.update(item for item in resources if item not in known and is_attachment_id(item))
-        if new:
+                self.expected.update(filter(is_attachment_id, set(resources).difference(known)))
+        if self.expected:
             self.arrived = frozenset(
-                reference_queries.expect(self.connection, self.team_id, list(new), self.writes.received_at)
+                reference_queries.expect(
+                    self.connection, self.team_id, list(self.expected), self.writes.received_at
+                )
             )
 
     # Pushes
@@ -482,6 +484,12 @@ class _TeamBatch:
         if self.writes.released:
             reference_queries.release(
                 self.connection, self.team_id, self.writes.released, self.writes.received_at
+            )
+        # A replay, a refused push or a value that does not show brings up files that no job comes to refer to.
+        unused = self.expected.difference(item for item, _ in self.writes.referred)
+        if unused:
+            reference_queries.forget_unreferred(
+                self.connection, self.team_id, sorted(unused), self.writes.received_at
             )
         if deleted:
             reference_queries.release_jobs(self.connection, self.team_id, deleted, self.writes.received_at)

@@ -39,7 +39,7 @@ def handlers(database: Database, blobs: BlobStore, ingest: Ingest, sandbox: Sand
     async def thumbnails(task: Task) -> None:
         """Make the thumbnails of the file, and say what it is."""
         row = await database.read(queries.one, task.team_id, task.subject)
-        if row is None or row.state != "stored" or row.blob_key is None:
+        if row is None or row.state != queries.STORED or row.blob_key is None:
             return  # gone meanwhile, or done before
         try:
             outcome = await make(blobs, sandbox, row.blob_key, row.content_type or "")

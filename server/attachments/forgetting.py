@@ -3,9 +3,7 @@
 import logging
 from typing import Any
 
-import msgspec
-
-from media.details import Details
+from media.details import Details, decode_details
 from server.worker import Handler, Retry
 from storage.blobs import BlobStore, BlobsUnavailable
 from storage.database import Connection
@@ -47,7 +45,7 @@ def blobs_of(row: AttachmentRow) -> list[str]:
 
 def details_of(row: AttachmentRow) -> Details:
     """What is known of the picture or video; empty before anybody has looked."""
-    return Details() if row.details is None else msgspec.json.decode(row.details, type=Details)
+    return decode_details(row.details)
 
 
 async def delete_now(blobs: BlobStore, keys: list[str]) -> None:

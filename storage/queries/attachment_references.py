@@ -59,7 +59,7 @@ def release(connection: Connection, team_id: int, pairs: Sequence[tuple[str, str
             tuple_(references.c.attachment_id, references.c.job_id).in_(pairs),
         )
     )
-    _orphan(connection, team_id, sorted({attachment_id for attachment_id, _ in pairs}), now)
+    forget_unreferred(connection, team_id, sorted({attachment_id for attachment_id, _ in pairs}), now)
 
 
 def release_jobs(connection: Connection, team_id: int, job_ids: Sequence[str], now: int) -> None:
@@ -68,10 +68,11 @@ def release_jobs(connection: Connection, team_id: int, job_ids: Sequence[str], n
     ids = sorted(set(connection.execute(select(references.c.attachment_id).where(*mine)).scalars()))
     connection.execute(delete(references).where(*mine))
     if ids:
-        _orphan(connection, team_id, ids, now)
+        forget_unreferred(connection, team_id, ids, now)
 
 
-def _orphan(connection: Connection, team_id: int, attachment_ids: Sequence[str], now: int) -> None:
+def forget_unreferred(connection: Connection, team_id: int, attachment_ids: Sequence[str], now: int) -> None:
+    """Those of these files to which no job refers are orphans from now on; of one that never came nothing is left."""
     orphaned = (
         attachments.c.team_id == team_id,
         attachments.c.attachment_id.in_(padded(attachment_ids)),

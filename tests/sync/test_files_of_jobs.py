@@ -11,6 +11,7 @@ from sqlalchemy import select
 from storage.database import Connection
 from storage.queries import attachments as queries
 from storage.tables import attachment_references, attachments, events
+from sync.errors import Gone
 from sync.items import Applied, Caller, ChangeItem, PushItem
 from sync.snapshot import parse
 from tests.sync.pushing import SECOND, START, snapshot, step
@@ -229,6 +230,33 @@ def test_many_devices_at_once_bring_up_the_same_file(site: Site, visit: Visit) -
     assert all(isinstance(result, Applied) for result in site.submit(*items))
     visit.arrive("p1")
     assert all(complete(visit.last[f"job-{n}"]) for n in range(1, 20))
+
+
+def test_a_replay_of_what_the_job_has_dropped_keeps_no_file(visit: Visit) -> None:
+    seq = visit.seq + 1
+    visit.push("p1", "never came")
+    visit.arrive("p1")
+    dropped = snapshot(
+        visit.install, seq=seq, job="job", completed=(step("a", seq, photos=["p1", "never came"]),)
+    )
+    visit.push("p2")
+    assert visit.orphaned("p1")
+    (again,) = visit.site.submit(PushItem(visit.caller, parse(dropped), visit.now))
+    assert isinstance(again, Applied)
+    assert again.replayed
+    assert visit.orphaned("p1")
+    assert visit.state("never came") is None
+
+
+def test_a_refused_push_brings_up_no_file(visit: Visit) -> None:
+    visit.push()
+    visit.arrive("p1")
+    visit.change("delete")
+    body = snapshot(visit.install, seq=99, job="job", completed=(step("a", 1, photos=["p1", "other"]),))
+    (refused,) = visit.site.submit(PushItem(visit.caller, parse(body), visit.now))
+    assert isinstance(refused, Gone)
+    assert visit.orphaned("p1")
+    assert visit.state("other") is None
 
 
 deeds = st.lists(
