@@ -100,10 +100,12 @@ class Uploads:
         content_type: str | None,
         sha256: bytes | None,
         now: int,
+        anew: bool = False,
     ) -> Upload:
         """A new session, or the open one in blocks of the same subject for the same file.
 
-        Answering the open one makes up for a lost answer. With ``block_size`` 0 (tus) it is always a new one.
+        Answering the open one makes up for a lost answer. With ``block_size`` 0 (tus) it is always a new one,
+        and with ``anew``: where ``target`` does not say which content it is, a session may not be shared.
         """
         row = UploadRow(
             team_id=team_id,
@@ -120,7 +122,7 @@ class Uploads:
             expires_at=now + self._lifetime,
             finished_at=None,
         )
-        row, blocks = await self._settled(_open, row, now)
+        row, blocks = await self._settled(_open, row, now, anew)
         return upload_of(row, blocks)
 
     async def find(self, team_id: int, upload_id: str) -> Upload:
@@ -448,8 +450,8 @@ class _Assembling:
             raise HashMismatch("not the declared file")
 
 
-def _open(connection: Connection, row: UploadRow, now: int) -> tuple[UploadRow, list[Block]]:
-    known = queries.open_one(connection, row, now) if row.block_size else None
+def _open(connection: Connection, row: UploadRow, now: int, anew: bool) -> tuple[UploadRow, list[Block]]:
+    known = queries.open_one(connection, row, now) if row.block_size and not anew else None
     if known is None:
         queries.add(connection, row)
         return row, []

@@ -14,7 +14,21 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
 from media.uploads import Uploads
-from server import attachments, files, health, jobs, quarantine, tasks, users
+from server import (
+    accounts,
+    attachments,
+    collections,
+    files,
+    groups,
+    health,
+    jobs,
+    quarantine,
+    scheduled_jobs,
+    tasks,
+    team_settings,
+    users,
+    workflows,
+)
 from server.attachments import tus
 from server.attachments.taking import Taking
 from server.auth import routes as auth_routes
@@ -29,11 +43,18 @@ from server.settings import Settings
 from storage.blobs import BlobStore, open_blobs
 from storage.database import Database, open_database
 from storage.queries.secrets import shared_secret
+from storage.records import RecordFiles
 from sync.ingest import Ingest
 
 FEATURES = [
     *auth_routes.route_handlers,
+    *accounts.route_handlers,
     *users.route_handlers,
+    *groups.route_handlers,
+    *team_settings.route_handlers,
+    *workflows.route_handlers,
+    *collections.route_handlers,
+    *scheduled_jobs.route_handlers,
     *jobs.route_handlers,
     *attachments.route_handlers,
     *quarantine.route_handlers,
@@ -79,6 +100,7 @@ def create_app(settings: Settings | None = None) -> Application:
     uploads = Uploads(database, blobs, settings.upload_days * 86_400_000_000)
     # Granian ends its child after 15 s.
     background = Background(settings, database, blobs, uploads, ingest, stop_seconds=10)
+    records = RecordFiles(blobs, settings.data / "cache")
     taking = Taking(database, blobs, uploads, background.wake)
 
     @asynccontextmanager
@@ -100,6 +122,7 @@ def create_app(settings: Settings | None = None) -> Application:
             await taking.close()
             await background.stop()
             await ingest.close()
+            await records.close()
             await blobs.close()
             await database.close()
 
@@ -124,6 +147,9 @@ def create_app(settings: Settings | None = None) -> Application:
     def provide_taking() -> Taking:
         return taking
 
+    def provide_records() -> RecordFiles:
+        return records
+
     def provide_background() -> Background:
         return background
 
@@ -140,6 +166,7 @@ def create_app(settings: Settings | None = None) -> Application:
             "blobs": Provide(provide_blobs, sync_to_thread=False),
             "uploads": Provide(provide_uploads, sync_to_thread=False),
             "taking": Provide(provide_taking, sync_to_thread=False),
+            "records": Provide(provide_records, sync_to_thread=False),
             "background": Provide(provide_background, sync_to_thread=False),
         },
         lifespan=[lifespan],

@@ -7,10 +7,14 @@ from collections.abc import Mapping
 
 from media.sandbox import Sandbox
 from media.uploads import Uploads
+from server.accounts import background as accounts
 from server.attachments.background import handlers as attachment_handlers
 from server.attachments.forgetting import delete_now, forget
 from server.clock import now
+from server.collections import background as collections
 from server.logs import configure_logging
+from server.mail import Mailer
+from server.scheduled_jobs import background as scheduled_jobs
 from server.settings import Settings
 from server.timetable import Entry, Timetable
 from server.worker import CONCURRENCY, Handler, Worker
@@ -27,13 +31,16 @@ _DAY_US = 24 * _HOUR * 1_000_000
 _AT_ONCE = 200
 
 
-def timetable(database: Database, blobs: BlobStore, uploads: Uploads, orphan_days: int) -> list[Entry]:
+def timetable(database: Database, blobs: BlobStore, uploads: Uploads, settings: Settings) -> list[Entry]:
     """What the clock does, and every how many seconds."""
     queue = TaskQueue(database)
-    orphaned = orphan_days * _DAY_US
+    orphaned = settings.orphan_days * _DAY_US
+    ahead = settings.remind_hours * _HOUR * 1_000_000
     return [
         Entry("expired uploads", 600, lambda: uploads.expire(now())),
         Entry("files nobody refers to", _HOUR, lambda: delete_orphans(database, blobs, now() - orphaned)),
+        Entry("reminders", 60, lambda: scheduled_jobs.enqueue_reminders(database, now(), ahead)),
+        Entry("links and codes", _HOUR, lambda: accounts.delete_expired(database, now())),
         Entry("tasks that are over", _HOUR, lambda: queue.purge(now())),
         Entry("expired refresh tokens", 6 * _HOUR, lambda: delete_tokens(database, now() - _DAY_US)),
     ]
@@ -83,7 +90,14 @@ class Background:
         stop_seconds: float = 20,
     ) -> None:
         self._sandbox = Sandbox(settings.media_workers)
-        handlers = {**attachment_handlers(database, blobs, ingest, self._sandbox), **(more or {})}
+        mailer = Mailer(settings)
+        handlers = {
+            **attachment_handlers(database, blobs, ingest, self._sandbox),
+            **accounts.handlers(database, mailer, settings),
+            **collections.handlers(database, blobs, self._sandbox),
+            **scheduled_jobs.handlers(database, mailer),
+            **(more or {}),
+        }
         concurrency = dict.fromkeys(handlers, CONCURRENCY)
         concurrency[attachments.THUMBNAILS] = settings.media_workers
         self.worker = Worker(
@@ -93,7 +107,7 @@ class Background:
             lease_seconds=settings.lease_seconds,
             stop_seconds=stop_seconds,
         )
-        self.timetable = Timetable(timetable(database, blobs, uploads, settings.orphan_days), database)
+        self.timetable = Timetable(timetable(database, blobs, uploads, settings), database)
         self._running: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:

@@ -14,6 +14,12 @@ _PATH = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
 #: Its messages about members that are missing or unknown name them apart from the path.
 _MEMBER = re.compile(r"(?:missing required|contains unknown) field `([^`]*)`")
 
+#: Longest file name in UTF-8: what common file systems take.
+MAX_FILE_NAME_BYTES = 255
+#: An extension that is worth keeping when a name is shortened.
+_EXTENSION = re.compile(r"\.\w{1,10}$")
+_PATH_SEPARATOR = re.compile(r"[/\\]")
+
 #: Longest name of anything that people name.
 MAX_NAME = 200
 MAX_EMAIL = 254  # RFC 5321, 4.5.3.1.3, without the angle brackets
@@ -71,6 +77,26 @@ def email(value: str, field: str) -> str:
     if not value.isprintable() or " " in value:
         raise invalid(field, f"{field} must not hold blanks or control characters.")
     return value
+
+
+def clean_file_name(text: str | None) -> str | None:
+    """A file name as it is kept: for people to read, never as a path.
+
+    Folders are cut off, as Windows and others write them; characters that do not print are left out; a long
+    name is shortened before its extension. None if nothing is left.
+    """
+    if text is None:
+        return None
+    last = _PATH_SEPARATOR.split(text)[-1]
+    # Lone surrogates are not printable either.
+    name = "".join(char for char in last if char.isprintable()).strip()
+    if name.strip(".") == "":
+        return None
+    found = _EXTENSION.search(name)
+    extension = found[0] if found else ""
+    most = MAX_FILE_NAME_BYTES - len(extension.encode())
+    stem = name[: len(name) - len(extension)].encode()[:most].decode("utf-8", "ignore")
+    return stem + extension
 
 
 def _invalid(message: str) -> Problem:

@@ -1,8 +1,10 @@
 """What routes share of HTTP: ETags, paging, bodies, preferences."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 from litestar import Request, Response
+from litestar.exceptions import InternalServerException
 
 from server.errors import Problem
 from sync.etag import matches
@@ -56,3 +58,32 @@ def with_etag(request: Request[Any, Any, Any], body: bytes, etag: str) -> Respon
 def prefers_minimal(prefer: str | None) -> bool:
     """Whether a Prefer header asks for an answer without the job (RFC 7240, ``return=minimal``)."""
     return prefer is not None and "return=minimal" in prefer.replace(" ", "").lower()
+
+
+def content_length(request: Request[Any, Any, Any]) -> int | None:
+    """Content-Length, if it says one."""
+    text = request.headers.get("content-length", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+
+
+async def body_of(request: Request[Any, Any, Any]) -> AsyncIterator[bytes]:
+    """The body as it arrives.
+
+    Raises:
+        Problem: 408 ``body-incomplete`` if the caller goes away, or it ends before its Content-Length.
+    """
+    announced, came = content_length(request), 0
+    try:
+        async for chunk in request.stream():
+            if chunk:
+                came += len(chunk)
+                yield chunk
+    except InternalServerException:
+        # How the framework says that the caller has gone.
+        raise _incomplete() from None
+    if announced is not None and came < announced:
+        raise _incomplete()
+
+
+def _incomplete() -> Problem:
+    return Problem(408, "body-incomplete", "The body ended before its end. Send it again.")

@@ -63,6 +63,27 @@ class Settings:
         2, "Processes that make thumbnails; each takes up to 120 MB for a photo of a phone."
     )
     orphan_days: int = _setting(30, "How long a file to which no job refers is kept.")
+    remind_hours: int = _setting(
+        24, "How long before a scheduled job is due its people are reminded by mail."
+    )
+    smtp_url: str = _setting(
+        "",
+        "`smtp://user:password@host:587` (STARTTLS) or `smtps://…:465`. Empty: mails become files in `mail` of the data folder.",
+    )
+    mail_from: str = _setting(
+        "", "Sender of mails, e.g. `Fieldsync <sync@example.com>`. Empty: fieldsync@ the public host."
+    )
+    oidc_issuer: str = _setting(
+        "",
+        "Address of an OpenID Connect provider whose people may sign in, e.g. `https://login.example.com`.",
+    )
+    oidc_client_id: str = _setting("", "What the provider calls this server.")
+    oidc_client_secret: str = _setting("", "The secret it gave for that.")
+    oidc_name: str = _setting("single sign-on", "What the sign-in page calls the provider.")
+    redirect_uris: tuple[str, ...] = _setting(
+        (),
+        "Addresses, separated by commas, to which the sign-in page may send people back, e.g. `com.example.app:/signed-in`.",
+    )
     lease_seconds: int = _setting(
         60, "How long the task of a worker that vanished waits before another one takes it."
     )

@@ -4,14 +4,13 @@ import base64
 import binascii
 import contextlib
 import re
-from collections.abc import AsyncIterator
 from email.message import Message
 from typing import Any
 
 from litestar import Request
-from litestar.exceptions import InternalServerException
 
 from server.auth.principal import Principal
+from server.bodies import clean_file_name
 from server.errors import Problem
 from storage.ids import MAX_ATTACHMENT_ID, is_attachment_id
 
@@ -21,16 +20,11 @@ AttachmentRequest = Request[Principal, Any, Any]
 MAX_PUT_BYTES = 100_000_000
 #: Largest file altogether.
 MAX_FILE_BYTES = 2 * 1024**3
-#: Longest file name in UTF-8: what common file systems take.
-MAX_NAME_BYTES = 255
 _MAX_TYPE = 255
 
 #: Addresses of their own under /attachments/v1.
 _RESERVED = frozenset({"upload", "tus"})
 _TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+", re.ASCII)
-#: An extension that is worth keeping when a name is shortened.
-_EXTENSION = re.compile(r"\.\w{1,10}$")
-_PATH_SEPARATOR = re.compile(r"[/\\]")
 _DIGEST = re.compile(r"(?:^|[,\s])sha-256=:?([A-Za-z0-9+/]{43}=):?(?:[,;\s]|$)", re.IGNORECASE)
 _SHA256_HEX = re.compile(r"[0-9a-fA-F]{64}")
 
@@ -50,26 +44,6 @@ def checked_attachment_id(text: str, field: str = "attachmentId") -> str:
             field=field,
         )
     return text
-
-
-def clean_file_name(text: str | None) -> str | None:
-    """A file name as it is kept: for people to read, never as a path.
-
-    Folders are cut off, as Windows and others write them; characters that do not print are left out; a long
-    name is shortened before its extension. None if nothing is left.
-    """
-    if text is None:
-        return None
-    last = _PATH_SEPARATOR.split(text)[-1]
-    # Lone surrogates are not printable either.
-    name = "".join(char for char in last if char.isprintable()).strip()
-    if name.strip(".") == "":
-        return None
-    found = _EXTENSION.search(name)
-    extension = found[0] if found else ""
-    most = MAX_NAME_BYTES - len(extension.encode())
-    stem = name[: len(name) - len(extension)].encode()[:most].decode("utf-8", "ignore")
-    return stem + extension
 
 
 def clean_content_type(text: str | None) -> str | None:
@@ -131,32 +105,3 @@ def declared_file_name(request: AttachmentRequest) -> str | None:
         with contextlib.suppress(UnicodeError):
             name = name.encode("latin-1").decode("utf-8")
     return clean_file_name(name or request.query_params.get("fileName"))
-
-
-def content_length(request: AttachmentRequest) -> int | None:
-    """Content-Length, if it says one."""
-    text = request.headers.get("content-length", "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
-
-
-async def body_of(request: AttachmentRequest) -> AsyncIterator[bytes]:
-    """The body as it arrives.
-
-    Raises:
-        Problem: 408 ``body-incomplete`` if the caller goes away, or it ends before its Content-Length.
-    """
-    announced, came = content_length(request), 0
-    try:
-        async for chunk in request.stream():
-            if chunk:
-                came += len(chunk)
-                yield chunk
-    except InternalServerException:
-        # How the framework says that the caller has gone.
-        raise _incomplete() from None
-    if announced is not None and came < announced:
-        raise _incomplete()
-
-
-def _incomplete() -> Problem:
-    return Problem(408, "body-incomplete", "The body ended before its end. Send it again.")

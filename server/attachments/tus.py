@@ -20,8 +20,6 @@ from server.attachments.intake import (
     AttachmentRequest,
     checked_attachment_id,
     clean_content_type,
-    clean_file_name,
-    content_length,
     sha256_of_hex,
 )
 from server.attachments.taking import UPLOAD_KIND, Taking
@@ -41,8 +39,10 @@ from server.attachments.tus_headers import (
     whole_number,
 )
 from server.auth.policies import PUBLIC
+from server.bodies import clean_file_name
 from server.clock import now
 from server.errors import Problem
+from server.http import content_length
 from server.settings import Settings
 
 PATH = "/attachments/v1/tus"

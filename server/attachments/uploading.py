@@ -24,19 +24,16 @@ from server.attachments.intake import (
     MAX_FILE_BYTES,
     MAX_PUT_BYTES,
     AttachmentRequest,
-    body_of,
     checked_attachment_id,
     clean_content_type,
-    clean_file_name,
-    content_length,
     declared_file_name,
     declared_sha256,
     sha256_of_hex,
 )
 from server.attachments.taking import UPLOAD_KIND, Taking, content_differs
-from server.bodies import decode, invalid
+from server.bodies import clean_file_name, decode, invalid
 from server.clock import now
-from server.http import json_response
+from server.http import body_of, content_length, json_response
 from storage.blobs import BlobStore, new_key
 from storage.database import Database
 from storage.queries import attachments as queries

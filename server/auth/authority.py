@@ -180,6 +180,7 @@ class Authority:
                 username=account.username,
                 permissions=account.permissions,
                 scopes=verified.scopes,
+                group_ids=account.group_ids,
             )
         self._remember(token, verified)
         return verified.principal

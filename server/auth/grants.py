@@ -119,7 +119,7 @@ class Grants:
                 raise GrantRefused("invalid_grant", "The username or the password is wrong.")
         if user.locked:
             raise _locked()
-        _check_permissions(wanted.permissions, user.permissions)
+        _check_permissions(wanted.permissions, user.held)
         scopes = _granted_to_user(wanted.scopes, user)
         refresh_token = new_secret()
         signed_in = await self._database.write(
@@ -143,7 +143,7 @@ class Grants:
         row, user = found
         scopes: Sequence[str] = ()
         if not (row.used or row.revoked):
-            _check_permissions(wanted.permissions, user.permissions)
+            _check_permissions(wanted.permissions, user.held)
             scopes = (
                 _granted(wanted.scopes, row.scopes) if row.scopes else _granted_to_user(wanted.scopes, user)
             )
@@ -230,7 +230,7 @@ def _granted(wanted: Sequence[str], held: Sequence[str]) -> Sequence[str]:
 
 def _granted_to_user(wanted: Sequence[str], user: UserRow) -> Sequence[str]:
     """The scopes asked for, spelled as asked; if none was, every one the permissions can use."""
-    held = scopes_for(user.permissions)
+    held = scopes_for(user.held)
     if not wanted:
         return sorted(held)
     _refuse_scopes({scope_segment(scope) for scope in wanted} - held)

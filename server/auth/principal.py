@@ -17,6 +17,7 @@ class Principal:
         username: for a client, its display name.
         permissions: upper case.
         scopes: last path segments, lower case.
+        group_ids: the groups of a user.
     """
 
     team_id: int
@@ -26,6 +27,7 @@ class Principal:
     username: str
     permissions: frozenset[str]
     scopes: frozenset[str]
+    group_ids: frozenset[str] = frozenset()
 
     @property
     def own_work_only(self) -> bool:

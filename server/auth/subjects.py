@@ -30,6 +30,7 @@ class Account:
     username: str
     permissions: frozenset[str]
     active: bool
+    group_ids: frozenset[str] = frozenset()
 
 
 class Subject:
@@ -144,7 +145,7 @@ def _accounts(
     if user_ids:
         for user in users_by_ids(connection, user_ids):
             result["user", user.user_id] = Account(
-                user.team_id, user.team_name, user.username, user.permissions, not user.locked
+                user.team_id, user.team_name, user.username, user.held, not user.locked, user.group_ids
             )
     if client_ids:
         for client in clients_by_ids(connection, client_ids):

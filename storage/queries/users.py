@@ -4,14 +4,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Select, insert, select, update
+from sqlalchemy import Connection, Select, func, insert, select, update
 
-from storage.tables import teams, users
+from storage.tables import group_members, groups, teams, users
 
 
 @dataclass(frozen=True, slots=True)
 class UserRow:
-    """A user as stored, with the name of the team. ``permissions`` are upper case."""
+    """A user as stored, with the name of the team and what its groups add. Permissions are upper case.
+
+    Attributes:
+        permissions: the user's own.
+        group_permissions: those of its groups.
+        password_expired: the password is good for nothing but choosing another.
+    """
 
     team_id: int
     team_name: str
@@ -23,6 +29,14 @@ class UserRow:
     permissions: frozenset[str]
     locked: bool
     created_at: int
+    password_expired: bool
+    group_ids: frozenset[str]
+    group_permissions: frozenset[str]
+
+    @property
+    def held(self) -> frozenset[str]:
+        """Every permission of the user: its own and its groups'."""
+        return self.permissions | self.group_permissions
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +54,7 @@ class NewUser:
 
 
 def username_key(username: str) -> str:
-    """What makes two spellings of a username the same one. Unique over the installation."""
+    """What makes two spellings of a username the same one. Unique over the installation, deleted users aside."""
     return username.strip().casefold()
 
 
@@ -73,6 +87,7 @@ def other_active_owners(connection: Connection, team_id: int, user_id: str) -> b
             users.c.team_id == team_id,
             users.c.user_id != user_id,
             users.c.locked.is_(False),
+            users.c.deleted_at.is_(None),
             # Narrows the rows; the exact test is on the split names below.
             users.c.permissions.contains("OWNER"),
         )
@@ -125,8 +140,25 @@ def _joined(permissions: frozenset[str]) -> str:
 
 
 def _users() -> Select[Any]:
-    return select(users, teams.c.name.label("team_name")).join_from(
-        users, teams, users.c.team_id == teams.c.team_id
+    """Users who are there. In one statement with what their groups add: signing in and every look at a
+    token's subject need both.
+    """
+    joined = group_members.join(
+        groups,
+        (groups.c.team_id == group_members.c.team_id) & (groups.c.group_id == group_members.c.group_id),
+    )
+    of_user = (group_members.c.team_id == users.c.team_id) & (group_members.c.user_id == users.c.user_id)
+    ids = select(func.aggregate_strings(groups.c.group_id, " ")).select_from(joined).where(of_user)
+    permissions = select(func.aggregate_strings(groups.c.permissions, " ")).select_from(joined).where(of_user)
+    return (
+        select(
+            users,
+            teams.c.name.label("team_name"),
+            ids.scalar_subquery().label("group_ids"),
+            permissions.scalar_subquery().label("group_permissions"),
+        )
+        .join_from(users, teams, users.c.team_id == teams.c.team_id)
+        .where(users.c.deleted_at.is_(None))
     )
 
 
@@ -147,4 +179,7 @@ def _user(row: Any) -> UserRow:
         permissions=frozenset(row.permissions.split()),
         locked=row.locked,
         created_at=row.created_at,
+        password_expired=row.password_expired,
+        group_ids=frozenset((row.group_ids or "").split()),
+        group_permissions=frozenset((row.group_permissions or "").split()),
     )

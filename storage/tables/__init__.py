@@ -5,14 +5,23 @@ cluster is put underneath. Times are microseconds since the epoch, UTC, in BIGIN
 every database, and nobody has to think about zones.
 """
 
+from storage.tables.accounts import authorization_codes, password_links
 from storage.tables.attachments import attachment_references, attachments
 from storage.tables.clients import client_secrets, clients
+from storage.tables.collections import collection_files, collections
 from storage.tables.events import events
 from storage.tables.feed import feed_entries, feeds
+from storage.tables.groups import group_members, groups
 from storage.tables.jobs import jobs
 from storage.tables.metadata import metadata
 from storage.tables.pushes import pushes
 from storage.tables.quarantine import quarantine
+from storage.tables.scheduled_jobs import (
+    scheduled_job_tasks,
+    scheduled_job_users,
+    scheduled_job_works,
+    scheduled_jobs,
+)
 from storage.tables.secrets import server_secrets
 from storage.tables.snapshots import snapshots
 from storage.tables.tasks import tasks
@@ -20,20 +29,31 @@ from storage.tables.teams import teams
 from storage.tables.tokens import refresh_tokens, signing_keys
 from storage.tables.uploads import upload_blocks, uploads
 from storage.tables.users import users
+from storage.tables.workflows import workflow_feeds, workflow_versions, workflows
 
 __all__ = [
     "attachment_references",
     "attachments",
+    "authorization_codes",
     "client_secrets",
     "clients",
+    "collection_files",
+    "collections",
     "events",
     "feed_entries",
     "feeds",
+    "group_members",
+    "groups",
     "jobs",
     "metadata",
+    "password_links",
     "pushes",
     "quarantine",
     "refresh_tokens",
+    "scheduled_job_tasks",
+    "scheduled_job_users",
+    "scheduled_job_works",
+    "scheduled_jobs",
     "server_secrets",
     "signing_keys",
     "snapshots",
@@ -42,4 +62,7 @@ __all__ = [
     "upload_blocks",
     "uploads",
     "users",
+    "workflow_feeds",
+    "workflow_versions",
+    "workflows",
 ]

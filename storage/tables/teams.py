@@ -1,6 +1,6 @@
 """Teams: the tenants of an installation."""
 
-from sqlalchemy import BigInteger, Column, Integer, Table, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Column, Integer, LargeBinary, Table, Text, UniqueConstraint
 
 from storage.tables.metadata import metadata
 
@@ -13,5 +13,7 @@ teams = Table(
     Column("team_id", TeamId, primary_key=True),
     Column("name", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    # The team settings that are not at their defaults, as a JSON object; null: none.
+    Column("settings", LargeBinary),
     UniqueConstraint("name"),
 )

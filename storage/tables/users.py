@@ -1,9 +1,12 @@
 """Users: people who sign in."""
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Index, Table, Text, false, text
 
 from storage.tables.metadata import metadata
 from storage.tables.teams import TeamId
+
+_present = text("deleted_at IS NULL")
+_linked = text("oidc_subject IS NOT NULL AND deleted_at IS NULL")
 
 users = Table(
     "users",
@@ -20,6 +23,13 @@ users = Table(
     Column("permissions", Text, nullable=False, server_default=""),
     Column("locked", Boolean, nullable=False),
     Column("created_at", BigInteger, nullable=False),
-    Index("ix_users_username", "username_key", unique=True),
+    # Somebody else knows the password: it was reset. It is good for nothing but choosing another.
+    Column("password_expired", Boolean, nullable=False, server_default=false()),
+    # Who this is at the OpenID Connect provider: issuer and subject, with a blank between.
+    Column("oidc_subject", Text),
+    # A deleted user's row stays, so that the history says who it was; the name is free again.
+    Column("deleted_at", BigInteger),
+    Index("ix_users_username", "username_key", unique=True, sqlite_where=_present, postgresql_where=_present),
     Index("ix_users_user_id", "user_id", unique=True),
+    Index("ix_users_oidc", "oidc_subject", unique=True, sqlite_where=_linked, postgresql_where=_linked),
 )

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from server.attachments import uploading
-from server.attachments.intake import clean_content_type, clean_file_name
+from server.attachments.intake import clean_content_type
+from server.bodies import clean_file_name
 from tests.support.app import Headers, RunningApp, Team, problem
 from tests.support.uploading import (
     JPEG,

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from media.details import Details, Thumbnail
 from media.uploads import Uploads
 from server.background import delete_orphans, delete_tokens, timetable
+from server.settings import Settings
 from server.timetable import Entry, Timetable
 from storage.blobs import open_blobs
 from storage.database import Connection, Database, open_database, sqlite_url
@@ -212,7 +213,7 @@ def test_everything_on_the_timetable_can_be_done_on_an_empty_database(
 ) -> None:
     async def scenario(database: Database) -> None:
         blobs = open_blobs("", tmp_path / "blobs", "http://localhost")
-        for entry in timetable(database, blobs, Uploads(database, blobs, HOUR), orphan_days=30):
+        for entry in timetable(database, blobs, Uploads(database, blobs, HOUR), Settings()):
             await entry.work()
         await blobs.close()
 
