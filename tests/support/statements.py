@@ -1,5 +1,6 @@
 """Counting SQL statements, so that a list that begins to ask once per row fails a test."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -7,6 +8,14 @@ from typing import Any
 from sqlalchemy import Engine, event
 
 from tests.support.app import RunningApp
+
+#: What runs whenever it likes: transactions' ends, the worker's look for tasks, the guard's look at accounts,
+#: the clock's own work.
+_ASIDE = re.compile(
+    r"^(BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE)|\b(FROM|UPDATE|INTO) tasks\b"
+    r"|\b(users\.user_id|clients\.client_id) IN\b|FROM uploads\b.*expires_at <|orphaned_at <|FROM refresh_tokens",
+    re.DOTALL,
+)
 
 
 class Counter:
@@ -29,7 +38,7 @@ def counted(app: RunningApp) -> Iterator[Counter]:
     counter = Counter()
 
     def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        if not statement.startswith(("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE")):
+        if _ASIDE.search(statement) is None:
             counter.texts.append(statement)
 
     database = app.database
