@@ -35,6 +35,8 @@ def push_answer(applied: Applied, minimal: bool = False) -> bytes:
         "serverTime": format_time(applied.received_at),
         "clockOffsetSeconds": round(applied.offset / 1_000_000, 3),
     }
+    if applied.warnings:
+        answer["warnings"] = applied.warnings
     if job is None:
         # A replay of a push to a job that was deleted since: it was applied then.
         return _encode({"sync": {**answer, "deleted": True}})

@@ -7,63 +7,30 @@ synchronous Core connection, so that SQLite (in its writer thread) and PostgreSQ
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
 
 from msgspec.structs import replace
 
 from storage.database import Connection
 from storage.ids import is_attachment_id, new_id
 from storage.queries import attachment_references as reference_queries
-from storage.queries import events as event_queries
 from storage.queries import feed as feed_queries
 from storage.queries import jobs as job_queries
 from storage.queries import pushes as push_queries
-from storage.queries import quarantine as quarantine_queries
 from storage.queries import snapshots as snapshot_queries
-from storage.queries.events import EventWrite
-from storage.queries.jobs import JobWrite
 from storage.queries.pushes import PushWrite
 from storage.queries.snapshots import SnapshotWrite
 from sync import merge
-from sync.bodies import compress, compress_all, decompress
-from sync.edits import FORMAT, SERVER, Job, pack, unpack
+from sync.bodies import decompress
+from sync.edits import SERVER, Job, unpack
 from sync.errors import Conflict, Forbidden, Gone, NotFound, PreconditionFailed, SyncError
 from sync.etag import format_etag, matches, parse_etag
 from sync.items import Action, Applied, ChangeItem, Item, PushItem, RefusedItem, Result
+from sync.rules import NO_RULES, rules_of
 from sync.snapshot import Part, Snapshot, parse
 from sync.values import same_document
 from sync.view import completed, finished, text_of
-
-
-@dataclass(slots=True)
-class _Working:
-    """A job while the batch runs."""
-
-    job: Job | None
-    owner_id: str | None = None
-    exists: bool = False
-    deleted_at: int | None = None
-    tombstone_rev: int = 0
-    job_id: str = ""
-    created_at: int = 0
-    stored: bool = False
-    stamped: bool = False
-
-
-@dataclass(slots=True)
-class _Writes:
-    """Rows to write at the end; the bodies of snapshots are not compressed yet."""
-
-    snapshots: list[SnapshotWrite] = field(default_factory=list)
-    pushes: list[PushWrite] = field(default_factory=list)
-    events: list[EventWrite] = field(default_factory=list)
-    #: (attachment id, job id), and when.
-    referred: list[tuple[str, str]] = field(default_factory=list)
-    released: list[tuple[str, str]] = field(default_factory=list)
-    received_at: int = 0
-    quarantine: list[dict[str, Any]] = field(default_factory=list)
+from sync.writes import Working, Writes
 
 
 def apply_batch(connection: Connection, items: list[Item]) -> list[Result]:
@@ -84,13 +51,14 @@ class _TeamBatch:
     def __init__(self, connection: Connection, team_id: int) -> None:
         self.connection = connection
         self.team_id = team_id
-        self.incarnation = feed_queries.incarnation(connection, team_id)
-        self.jobs: dict[str, _Working] = {}
+        self.incarnation, settings = feed_queries.team(connection, team_id)
+        self.rules = rules_of(settings)
+        self.jobs: dict[str, Working] = {}
         self.known_pushes: dict[tuple[str, int], tuple[bytes, str]] = {}
         self.known_bodies: set[tuple[str, bytes]] = set()
         self.expected: set[str] = set()
         self.arrived: frozenset[str] = frozenset()
-        self.writes = _Writes()
+        self.writes = Writes(team_id)
 
     def run(self, numbered: list[tuple[int, Item]]) -> dict[int, Result]:
         items = [item for _, item in numbered]
@@ -106,10 +74,10 @@ class _TeamBatch:
                     raise item.error
             except SyncError as error:
                 if error.quarantine and not isinstance(item, ChangeItem):
-                    self._quarantine(item, error)
+                    self.writes.refuse(item, error)
                     error.extra.setdefault("quarantined", True)
                 results[index] = error
-        self._write()
+        self.writes.write(self.connection, self.jobs, self.expected)
         return results
 
     # Reading
@@ -130,7 +98,9 @@ class _TeamBatch:
                     created_at=row.created_at,
                     modified_at=row.modified_at,
                 )
-            self.jobs[row.client_job_id] = _Working(
+                if self.rules is not NO_RULES:
+                    job = replace(job, rules=self.rules)
+            self.jobs[row.client_job_id] = Working(
                 job,
                 owner_id=row.owner_id,
                 exists=True,
@@ -196,7 +166,7 @@ class _TeamBatch:
         base, reset = self._base(snapshot, job)
         if job is None:
             job = self._new_job(item)
-            working = self.jobs[snapshot.client_job_id] = _Working(
+            working = self.jobs[snapshot.client_job_id] = Working(
                 job, owner_id=caller.subject_id, job_id=job.job_id, created_at=item.received_at
             )
         assert working is not None
@@ -254,9 +224,10 @@ class _TeamBatch:
             offset=merged.offset,
             reset=reset,
             push=push,
+            warnings=self.rules.warnings(merged.offset),
         )
 
-    def _replay(self, item: PushItem, working: _Working | None) -> Applied | None:
+    def _replay(self, item: PushItem, working: Working | None) -> Applied | None:
         """The answer to a body known before; comes before preconditions and before the 410 of a deleted job."""
         snapshot = item.snapshot
         if snapshot.install_id is not None:
@@ -278,7 +249,7 @@ class _TeamBatch:
         rev = job.rev if job else working.tombstone_rev if working else 0
         return Applied("unchanged", job, rev, self.incarnation, item.received_at, replayed=True)
 
-    def _respelled(self, snapshot: Snapshot, working: _Working | None, known: tuple[bytes, str]) -> bool:
+    def _respelled(self, snapshot: Snapshot, working: Working | None, known: tuple[bytes, str]) -> bool:
         """Whether this is the body kept under that hash, its JSON spelled otherwise."""
         if working is None or known[1] != snapshot.client_job_id:
             return False
@@ -305,9 +276,10 @@ class _TeamBatch:
             scopes={},
             writers=(caller.subject_id,),
             created_at=item.received_at,
+            rules=self.rules,
         )
 
-    def _stated(self, snapshot: Snapshot, working: _Working, job: Job) -> frozenset[str]:
+    def _stated(self, snapshot: Snapshot, working: Working, job: Job) -> frozenset[str]:
         """Scopes that later pushes of this install, which overtook this one, have stated."""
         install, seq = snapshot.install_id, snapshot.push_seq
         if install is None or job.pushed.get(install, 0) <= seq:
@@ -353,6 +325,12 @@ class _TeamBatch:
             stored = reference_queries.stored_among(self.connection, self.team_id, names)
             merged = merge.files_arrived(job, stored, item.received_at)
         elif item.kind == "reopen":
+            if self.rules.restart_disabled and finished(job):
+                raise Conflict(
+                    "restart-disabled",
+                    "The team setting DisableJobRestart keeps finished jobs from being reopened.",
+                    quarantine=False,
+                )
             merged = merge.reopen(job, item.received_at)
         else:
             refused = _refusal(item, job)
@@ -370,12 +348,12 @@ class _TeamBatch:
         action: Action = "merged" if merged.changed else "recorded" if merged.edits else "unchanged"
         return Applied(action, after, after.rev, self.incarnation, item.received_at)
 
-    def _delete(self, item: ChangeItem, working: _Working, job: Job) -> Applied:
+    def _delete(self, item: ChangeItem, working: Working, job: Job) -> Applied:
         working.job = None
         working.deleted_at = item.received_at
         working.tombstone_rev = job.rev + 1
         working.stored = working.stamped = True
-        self._event("job.deleted", job, working.tombstone_rev, item.received_at)
+        self.writes.event("job.deleted", job, working.tombstone_rev, item.received_at)
         self.writes.snapshots = [
             row._replace(body=b"") if row.job_id == job.job_id else row for row in self.writes.snapshots
         ]
@@ -394,7 +372,7 @@ class _TeamBatch:
                 extra={"job": job, "incarnation": self.incarnation},
             )
 
-    def _take(self, working: _Working, before: Job, merged: merge.Merged, received_at: int) -> None:
+    def _take(self, working: Working, before: Job, merged: merge.Merged, received_at: int) -> None:
         after = merged.job
         if after.scopes.get("assignee") is not before.scopes.get("assignee"):
             assigned = text_of(after, "assignee", "userId")
@@ -410,9 +388,9 @@ class _TeamBatch:
         working.stored = working.stored or merged.stored or complete
         working.stamped = working.stamped or merged.changed
         for kind in merge.events(before, after, merged.changed):
-            self._event(kind, after, after.rev, received_at)
+            self.writes.event(kind, after, after.rev, received_at)
         if complete:
-            self._event("job.mediaComplete", after, after.rev, received_at)
+            self.writes.event("job.mediaComplete", after, after.rev, received_at)
 
     def _refer(self, job_id: str, before: frozenset[str], after: frozenset[str]) -> None:
         new = {(item, job_id) for item in after - before if is_attachment_id(item)}
@@ -421,13 +399,8 @@ class _TeamBatch:
         self.writes.referred = [pair for pair in self.writes.referred if pair not in gone] + sorted(new)
         self.writes.released = [pair for pair in self.writes.released if pair not in new] + sorted(gone)
 
-    def _event(self, kind: str, job: Job, rev: int, received_at: int) -> None:
-        self.writes.events.append(
-            EventWrite(self.team_id, new_id(), kind, job.job_id, job.client_job_id, rev, received_at)
-        )
-
     def _keep_body(
-        self, working: _Working, push: merge.Push, body: bytes, body_hash: bytes, offset: int
+        self, working: Working, push: merge.Push, body: bytes, body_hash: bytes, offset: int
     ) -> None:
         assert working.job is not None
         self.writes.snapshots.append(
@@ -444,94 +417,6 @@ class _TeamBatch:
                 len(body),
                 body,
             )
-        )
-
-    def _quarantine(self, item: PushItem | RefusedItem, error: SyncError) -> None:
-        pushed = isinstance(item, PushItem)
-        body = item.snapshot.body if isinstance(item, PushItem) else item.body
-        self.writes.quarantine.append(
-            {
-                "team_id": self.team_id,
-                "quarantine_id": new_id(),
-                "body_hash": hashlib.sha256(body).digest(),
-                "code": error.code,
-                "detail": _clean(error.detail),
-                "field": _clean(error.field) if error.field else None,
-                "client_job_id": item.client_job_id if pushed else None,
-                "subject_id": item.caller.subject_id,
-                "install_id": item.snapshot.install_id if isinstance(item, PushItem) else None,
-                "received_at": item.received_at,
-                "last_received_at": item.received_at,
-                "times": 1,
-                "size": len(body),
-                "body": compress(body),
-            }
-        )
-
-    # Writing
-
-    def _write(self) -> None:
-        stored = [(name, working) for name, working in self.jobs.items() if working.stored]
-        if stored:
-            # In the order of their ids, as they were locked: two transactions never wait for each other.
-            stored.sort(key=lambda pair: pair[0])
-            job_queries.write(self.connection, [self._row(name, working) for name, working in stored])
-        deleted = [working.job_id for _, working in stored if working.deleted_at is not None]
-        if deleted:
-            snapshot_queries.drop_bodies(self.connection, self.team_id, deleted)
-        if self.writes.referred:
-            reference_queries.refer(self.connection, self.team_id, self.writes.referred)
-        if self.writes.released:
-            reference_queries.release(
-                self.connection, self.team_id, self.writes.released, self.writes.received_at
-            )
-        # A replay, a refused push or a value that does not show brings up files that no job comes to refer to.
-        unused = self.expected.difference(item for item, _ in self.writes.referred)
-        if unused:
-            reference_queries.forget_unreferred(
-                self.connection, self.team_id, sorted(unused), self.writes.received_at
-            )
-        if deleted:
-            reference_queries.release_jobs(self.connection, self.team_id, deleted, self.writes.received_at)
-        if self.writes.snapshots:
-            bodies = compress_all([row.body for row in self.writes.snapshots])
-            snapshot_queries.insert(
-                self.connection,
-                [row._replace(body=body) for row, body in zip(self.writes.snapshots, bodies, strict=True)],
-            )
-        if self.writes.pushes:
-            push_queries.insert(self.connection, sorted(self.writes.pushes))
-        if self.writes.events:
-            event_queries.insert(self.connection, self.writes.events)
-        if self.writes.quarantine:
-            quarantine_queries.put(self.connection, self.writes.quarantine)
-        stamped = [working.job_id for _, working in stored if working.stamped]
-        if stamped:
-            feed_queries.stamp(self.connection, self.team_id, stamped)
-
-    def _row(self, client_job_id: str, working: _Working) -> JobWrite:
-        job = working.job
-        if job is None:
-            deleted_at = working.deleted_at or 0
-            rev = working.tombstone_rev
-            return JobWrite(
-                *(self.team_id, working.job_id, client_job_id, rev, working.owner_id, None, True),
-                *(working.created_at, deleted_at, deleted_at, FORMAT, b"", b""),
-            )
-        return JobWrite(
-            self.team_id,
-            working.job_id,
-            client_job_id,
-            job.rev,
-            _clean(working.owner_id) if working.owner_id else None,
-            _clean(text_of(job, "head:workflowId") or "") or None,
-            finished(job),
-            working.created_at,
-            job.modified_at,
-            None,
-            FORMAT,
-            job.view,
-            pack(job),
         )
 
 
@@ -573,8 +458,3 @@ def _action(before: Job, push: merge.Push, merged: merge.Merged) -> Action:
     if merged.changed:
         return "merged"
     return "recorded" if merged.edits or not push.header else "unchanged"
-
-
-def _clean(text: str) -> str:
-    """``text`` without NUL, which PostgreSQL's text type does not take; only for columns we search by."""
-    return text.replace("\0", "\ufffd")

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from sync.rules import NO_RULES, Rules
 from sync.snapshot import NO_REFS, Part, Refs
 
 FORMAT = 1
@@ -138,6 +139,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         missing: those of them that have not arrived.
         arrived: ids of files that are known to be stored; what rendering takes ``missing`` from.
         media_complete: whether the event of that name was written.
+        rules: what the team's settings ask of it, for rendering; not stored.
     """
 
     job_id: str
@@ -163,6 +165,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     missing: tuple[str, ...] = ()
     arrived: frozenset[str] = frozenset()
     media_complete: bool = False
+    rules: Rules = NO_RULES
 
     def scope(self, name: str) -> Scope | None:
         """What was said in a scope, with its edits; None if nothing was."""

@@ -78,7 +78,7 @@ class Applied(Struct, frozen=True):
 
     Attributes:
         job: the job of exactly the revision answered; None of a deleted job.
-        in_sync: the merged job equals the snapshot sent; asked only for minimal answers.
+        warnings: what the device is told beside.
     """
 
     action: Action
@@ -90,6 +90,7 @@ class Applied(Struct, frozen=True):
     replayed: bool = False
     reset: bool = False
     push: Push | None = None
+    warnings: tuple[str, ...] = ()
 
 
 Result = Applied | SyncError

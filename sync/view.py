@@ -12,6 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from sync.edits import SERVER, Edit, Job, Scope
+from sync.rules import NO_RULES, flags
 from sync.snapshot import CANCELLED, COMPLETED, CURRENT, FINISHED_RANK, NO_REFS, Part, resource_ids
 from sync.values import digest, format_time
 
@@ -224,6 +225,11 @@ def render(job: Job) -> Job:
         )
     )
     out.add_steps(opened, b"[]")
+    if job.rules is not NO_RULES:
+        title = _shown(scopes, "head:jobTitle")
+        flagged = flags(job.rules, status.get("status", b"null"), reason, title, _restarted(job))
+        if flagged:
+            out.add(b',"flags":%s' % _encode(flagged))
     out.add(b',"attachmentsComplete":false}}' if missing else b',"attachmentsComplete":true}}')
     return replace(
         job,
@@ -232,6 +238,16 @@ def render(job: Job) -> Job:
         modified=modified,
         resources=resources,
         missing=missing,
+    )
+
+
+def _restarted(job: Job) -> bool:
+    """Whether an incomplete status has superseded a finished one."""
+    status = job.scopes.get("status")
+    return (
+        isinstance(status, Scope)
+        and status.live[0].phase < FINISHED_RANK
+        and any(former.phase >= FINISHED_RANK for former in status.formers)
     )
 
 

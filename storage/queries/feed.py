@@ -10,6 +10,10 @@ from storage.tables import feed_entries, feeds
 _incarnation = Hot(
     "SELECT incarnation FROM feeds WHERE team_id = ?", "SELECT incarnation FROM feeds WHERE team_id = $1"
 )
+_team = Hot(
+    "SELECT incarnation, settings FROM feeds JOIN teams USING (team_id) WHERE team_id = ?",
+    "SELECT incarnation, settings FROM feeds JOIN teams USING (team_id) WHERE team_id = $1",
+)
 _stamps = Rows(
     feed_entries,
     ("team_id", "job_id", "seq"),
@@ -30,6 +34,17 @@ def incarnation(connection: Connection, team_id: int) -> str:
     )
     value: str = rows[0][0]
     return value
+
+
+def team(connection: Connection, team_id: int) -> tuple[str, bytes | None]:
+    """The team's incarnation, and its settings as they are stored."""
+    rows = (
+        _team.on_sqlite(connection, 0, [team_id])
+        if is_sqlite(connection)
+        else _team.on_postgresql(connection, [team_id])
+    )
+    incarnation, settings = rows[0]
+    return incarnation, None if settings is None else bytes(settings)
 
 
 def renew_incarnations(connection: Connection, value: str) -> None:

@@ -1,0 +1,162 @@
+"""The rows of one transaction: what a batch has decided, gathered and then written in one order.
+
+Jobs, files they refer to, history, replay rows, events, quarantine, the scheduled tasks that jobs do; last the
+team's feed head, which every other transaction of the team waits for.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from storage.database import Connection
+from storage.ids import new_id
+from storage.queries import attachment_references as reference_queries
+from storage.queries import events as event_queries
+from storage.queries import feed as feed_queries
+from storage.queries import jobs as job_queries
+from storage.queries import pushes as push_queries
+from storage.queries import quarantine as quarantine_queries
+from storage.queries import snapshots as snapshot_queries
+from storage.queries.events import EventWrite
+from storage.queries.jobs import JobWrite
+from storage.queries.pushes import PushWrite
+from storage.queries.snapshots import SnapshotWrite
+from sync.bodies import compress, compress_all
+from sync.edits import FORMAT, Job, pack
+from sync.errors import SyncError
+from sync.items import PushItem, RefusedItem
+from sync.view import finished, text_of
+
+
+@dataclass(slots=True)
+class Working:
+    """A job while the batch runs."""
+
+    job: Job | None
+    owner_id: str | None = None
+    exists: bool = False
+    deleted_at: int | None = None
+    tombstone_rev: int = 0
+    job_id: str = ""
+    created_at: int = 0
+    stored: bool = False
+    stamped: bool = False
+
+
+@dataclass(slots=True)
+class Writes:
+    """Rows to write at the end; the bodies of snapshots are not compressed yet."""
+
+    team_id: int
+    snapshots: list[SnapshotWrite] = field(default_factory=list)
+    pushes: list[PushWrite] = field(default_factory=list)
+    events: list[EventWrite] = field(default_factory=list)
+    #: (attachment id, job id), and when.
+    referred: list[tuple[str, str]] = field(default_factory=list)
+    released: list[tuple[str, str]] = field(default_factory=list)
+    received_at: int = 0
+    quarantine: list[dict[str, Any]] = field(default_factory=list)
+
+    def event(self, kind: str, job: Job, rev: int, received_at: int) -> None:
+        """Note that something happened to a job."""
+        self.events.append(
+            EventWrite(self.team_id, new_id(), kind, job.job_id, job.client_job_id, rev, received_at)
+        )
+
+    def refuse(self, item: PushItem | RefusedItem, error: SyncError) -> None:
+        """Keep what was refused."""
+        pushed = isinstance(item, PushItem)
+        body = item.snapshot.body if isinstance(item, PushItem) else item.body
+        self.quarantine.append(
+            {
+                "team_id": self.team_id,
+                "quarantine_id": new_id(),
+                "body_hash": hashlib.sha256(body).digest(),
+                "code": error.code,
+                "detail": _clean(error.detail),
+                "field": _clean(error.field) if error.field else None,
+                "client_job_id": item.client_job_id if pushed else None,
+                "subject_id": item.caller.subject_id,
+                "install_id": item.snapshot.install_id if isinstance(item, PushItem) else None,
+                "received_at": item.received_at,
+                "last_received_at": item.received_at,
+                "times": 1,
+                "size": len(body),
+                "body": compress(body),
+            }
+        )
+
+    def write(self, connection: Connection, jobs: Mapping[str, Working], expected: set[str]) -> None:
+        """Write everything.
+
+        Args:
+            jobs: by clientJobId.
+            expected: files that were made known for these pushes.
+        """
+        team_id = self.team_id
+        # In the order of their ids, as they were locked: two transactions never wait for each other.
+        stored = sorted(
+            ((name, working) for name, working in jobs.items() if working.stored), key=lambda pair: pair[0]
+        )
+        if stored:
+            job_queries.write(connection, [_row(team_id, name, working) for name, working in stored])
+        deleted = [working.job_id for _, working in stored if working.deleted_at is not None]
+        if deleted:
+            snapshot_queries.drop_bodies(connection, team_id, deleted)
+        if self.referred:
+            reference_queries.refer(connection, team_id, self.referred)
+        if self.released:
+            reference_queries.release(connection, team_id, self.released, self.received_at)
+        # A replay, a refused push or a value that does not show brings up files that no job comes to refer to.
+        unused = expected.difference(item for item, _ in self.referred)
+        if unused:
+            reference_queries.forget_unreferred(connection, team_id, sorted(unused), self.received_at)
+        if deleted:
+            reference_queries.release_jobs(connection, team_id, deleted, self.received_at)
+        if self.snapshots:
+            bodies = compress_all([row.body for row in self.snapshots])
+            snapshot_queries.insert(
+                connection,
+                [row._replace(body=body) for row, body in zip(self.snapshots, bodies, strict=True)],
+            )
+        if self.pushes:
+            push_queries.insert(connection, sorted(self.pushes))
+        if self.events:
+            event_queries.insert(connection, self.events)
+        if self.quarantine:
+            quarantine_queries.put(connection, self.quarantine)
+        stamped = [working.job_id for _, working in stored if working.stamped]
+        if stamped:
+            feed_queries.stamp(connection, team_id, stamped)
+
+
+def _row(team_id: int, client_job_id: str, working: Working) -> JobWrite:
+    job = working.job
+    if job is None:
+        deleted_at = working.deleted_at or 0
+        rev = working.tombstone_rev
+        return JobWrite(
+            *(team_id, working.job_id, client_job_id, rev, working.owner_id, None, True),
+            *(working.created_at, deleted_at, deleted_at, FORMAT, b"", b""),
+        )
+    return JobWrite(
+        team_id,
+        working.job_id,
+        client_job_id,
+        job.rev,
+        _clean(working.owner_id) if working.owner_id else None,
+        _clean(text_of(job, "head:workflowId") or "") or None,
+        finished(job),
+        working.created_at,
+        job.modified_at,
+        None,
+        FORMAT,
+        job.view,
+        pack(job),
+    )
+
+
+def _clean(text: str) -> str:
+    """``text`` without NUL, which PostgreSQL's text type does not take; only for columns we search by."""
+    return text.replace("\0", "\ufffd")
