@@ -42,7 +42,7 @@ serve: $(VENV)/.installed ## Serve the data in the folder `data` (DATA=folder) o
 	@$(BIN)/fieldsync serve --data "$(DATA)" $(ARGS)
 
 .PHONY: test
-test: $(VENV)/.installed-dev ## Run the tests, on SQLite and PostgreSQL (ARGS: for pytest; WORKERS=2).
+test: $(VENV)/.installed-dev .chromium ## Run the tests, on SQLite and PostgreSQL (ARGS: for pytest; WORKERS=2).
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 .PHONY: check
@@ -80,6 +80,17 @@ bench-images: $(VENV)/.installed-dev ## Thumbnails beside sharp's (npm), time an
 clean: ## Remove caches, build results and the demo's data. Keeps `data` and .venv.
 	@rm -rf build dist demo-data *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -path ./$(VENV) -prune -o -type d -name __pycache__ -print0 | xargs -0 rm -rf
+
+# The pages are tested in a real browser. Without one those tests are passed over, and say so.
+.PHONY: .chromium
+.chromium:
+	@command -v chromium >/dev/null || { \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo "Installing chromium, for the tests of pages."; \
+			apt-get update -qq && apt-get install -y -qq chromium >/dev/null || true; \
+		else \
+			echo "No chromium: the tests of pages will be skipped (Debian: sudo apt-get install chromium)." >&2; \
+		fi; }
 
 # The load generator is a program of its own.
 .PHONY: .wrk

@@ -30,7 +30,7 @@ from sync.rules import NO_RULES, rules_of
 from sync.snapshot import Part, Snapshot, parse
 from sync.values import same_document
 from sync.view import completed, finished, text_of
-from sync.writes import Working, Writes
+from sync.writes import Working, Writes, does_task
 
 
 def apply_batch(connection: Connection, items: list[Item]) -> list[Result]:
@@ -350,6 +350,7 @@ class _TeamBatch:
 
     def _delete(self, item: ChangeItem, working: Working, job: Job) -> Applied:
         working.job = None
+        working.did_task = does_task(job)
         working.deleted_at = item.received_at
         working.tombstone_rev = job.rev + 1
         working.stored = working.stamped = True

@@ -5,7 +5,7 @@ team's feed head, which every other transaction of the team waits for.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,21 +17,33 @@ from storage.queries import feed as feed_queries
 from storage.queries import jobs as job_queries
 from storage.queries import pushes as push_queries
 from storage.queries import quarantine as quarantine_queries
+from storage.queries import scheduled_jobs as schedule_queries
 from storage.queries import snapshots as snapshot_queries
 from storage.queries.events import EventWrite
 from storage.queries.jobs import JobWrite
 from storage.queries.pushes import PushWrite
+from storage.queries.scheduled_jobs import Work
 from storage.queries.snapshots import SnapshotWrite
+from storage.schedule import ABANDONED, ACTIVE, COMPLETED, NOT_STARTED, PAUSED
 from sync.bodies import compress, compress_all
 from sync.edits import FORMAT, Job, pack
 from sync.errors import SyncError
 from sync.items import PushItem, RefusedItem
 from sync.view import finished, text_of
 
+#: Scopes in which a job names the task of a scheduled job that it does (section 6.1.5).
+_SCHEDULED_JOB, _SCHEDULED_TASK = "meta:ScheduledJobId", "meta:ScheduledTaskId"
+#: Status, folded -> the state of the task (section 10.2); any other status is one of an active job.
+_TASK_STATES = {"created": NOT_STARTED, "paused": PAUSED, "completed": COMPLETED, "abandoned": ABANDONED}
+
 
 @dataclass(slots=True)
 class Working:
-    """A job while the batch runs."""
+    """A job while the batch runs.
+
+    Attributes:
+        did_task: it was deleted, and had named the task of a scheduled job.
+    """
 
     job: Job | None
     owner_id: str | None = None
@@ -42,6 +54,7 @@ class Working:
     created_at: int = 0
     stored: bool = False
     stamped: bool = False
+    did_task: bool = False
 
 
 @dataclass(slots=True)
@@ -126,9 +139,40 @@ class Writes:
             event_queries.insert(connection, self.events)
         if self.quarantine:
             quarantine_queries.put(connection, self.quarantine)
+        self._follow(connection, stored)
         stamped = [working.job_id for _, working in stored if working.stamped]
         if stamped:
             feed_queries.stamp(connection, team_id, stamped)
+
+    def _follow(self, connection: Connection, stored: Sequence[tuple[str, Working]]) -> None:
+        """Let the tasks of scheduled jobs follow the jobs that do them, as they are merged now."""
+        works: list[Work] = []
+        gone: list[str] = []
+        for client_job_id, working in stored:
+            job = working.job
+            if job is None:
+                if working.did_task:
+                    gone.append(client_job_id)
+            elif _SCHEDULED_TASK in job.scopes:
+                scheduled, task = text_of(job, _SCHEDULED_JOB), text_of(job, _SCHEDULED_TASK)
+                if scheduled and task:
+                    updated = job.updated[0] if job.updated else None
+                    works.append(Work(scheduled, task, client_job_id, job.job_id, _task_state(job), updated))
+                else:
+                    gone.append(client_job_id)
+        if works or gone:
+            schedule_queries.follow(connection, self.team_id, works, gone, self.received_at)
+
+
+def does_task(job: Job) -> bool:
+    """Whether a job names the task of a scheduled job, or has named one."""
+    return _SCHEDULED_TASK in job.scopes
+
+
+def _task_state(job: Job) -> int:
+    if job.aborted is not None:
+        return ABANDONED
+    return _TASK_STATES.get((text_of(job, "status", "status") or "").casefold(), ACTIVE)
 
 
 def _row(team_id: int, client_job_id: str, working: Working) -> JobWrite:
