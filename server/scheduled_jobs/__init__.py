@@ -1,5 +1,5 @@
 """Scheduled jobs: chapter 10 of the primary specification, claims and reminders."""
 
-from typing import Any
+from server.scheduled_jobs.routes import route_handlers
 
-route_handlers: list[Any] = []
+__all__ = ["route_handlers"]

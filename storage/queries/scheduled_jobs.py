@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Connection,
     Select,
@@ -462,11 +463,12 @@ _to_remind = text(
 )
 
 
-def due_query(limit: int) -> Select[Any]:
-    """Scheduled jobs of all teams that are due before ``:horizon`` or overdue and not reminded of yet."""
+def due_query(now: int, horizon: int, limit: int) -> Select[Any]:
+    """Scheduled jobs of all teams that are due before ``horizon`` or overdue, and not reminded of yet."""
+    times = [bindparam("horizon", horizon, BigInteger), bindparam("now", now, BigInteger)]
     return (
         select(scheduled_jobs.c.team_id, scheduled_jobs.c.scheduled_job_id, scheduled_jobs.c.due_at)
-        .where(_to_remind)
+        .where(_to_remind.bindparams(*times))
         .order_by(scheduled_jobs.c.due_at)
         .limit(limit)
         # Somebody works on one that is locked; it has its turn at the next look.
@@ -476,7 +478,7 @@ def due_query(limit: int) -> Select[Any]:
 
 def enqueue_reminders(connection: Connection, now: int, ahead_us: int, limit: int) -> int:
     """Mark up to ``limit`` scheduled jobs as reminded of and enqueue their reminders; answers how many."""
-    found = list(connection.execute(due_query(limit), {"horizon": now + ahead_us, "now": now}))
+    found = list(connection.execute(due_query(now, now + ahead_us, limit)))
     marks = []
     for team_id, scheduled_job_id, due_at in found:
         level = OVERDUE if due_at <= now else DUE_SOON

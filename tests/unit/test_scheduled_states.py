@@ -1,5 +1,7 @@
 """The rules of scheduled tasks: the same result in whatever order things became known."""
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -54,7 +56,7 @@ def test_of_two_said_states_the_later_counts_and_at_the_same_time_the_farther() 
     assert said(said(later, ACTIVE, 6), PAUSED, 6).said_state == ACTIVE
 
 
-@pytest.mark.parametrize(("lower", "higher"), list(zip(STATES, STATES[1:], strict=False)))
+@pytest.mark.parametrize(("lower", "higher"), list(itertools.pairwise(STATES)))
 def test_of_several_jobs_the_farthest_counts_however_old(lower: int, higher: int) -> None:
     works = [synced("a", higher, 1), synced("b", lower, 900)]
     assert counting(works).state == counting(works[::-1]).state == higher
