@@ -1,12 +1,21 @@
 """Users: the people who sign in (section 13)."""
 
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, insert, select, update
+from sqlalchemy import Connection, Select, delete, func, insert, select, update
 
-from storage.tables import group_members, groups, teams, users
+from storage.queries.statements import padded
+from storage.queries.tokens import revoke_refresh_tokens_of_user
+from storage.tables import authorization_codes, group_members, groups, password_links, teams, users
+
+#: Far above the longest name there can be. Putting combining characters in order takes time with the square
+#: of their number, and anybody may send a name.
+_LONGEST_KEY = 1000
+#: Ids of one IN list.
+_CHUNK = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +62,30 @@ class NewUser:
     created_at: int
 
 
+@dataclass(frozen=True, slots=True)
+class Person:
+    """What a list says of a user."""
+
+    user_id: str
+    username: str
+    email_address: str
+    name: str
+    created_at: int
+    locked: bool
+
+
+def name_key(name: str) -> str:
+    """What makes two spellings of a name the same one: neither case nor how accents are composed counts.
+
+    Unicode's canonical caseless matching (section 3.13, D145), kept composed.
+    """
+    text = name.strip()[:_LONGEST_KEY]
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())
+
+
 def username_key(username: str) -> str:
     """What makes two spellings of a username the same one. Unique over the installation, deleted users aside."""
-    return username.strip().casefold()
+    return name_key(username)
 
 
 def user_by_username(connection: Connection, key: str) -> UserRow | None:
@@ -78,6 +108,41 @@ def users_by_ids(connection: Connection, user_ids: Iterable[str]) -> list[UserRo
     """Users of any team, by ids that signed tokens carried."""
     query = _users().where(users.c.user_id.in_(list(user_ids)))
     return [_user(row) for row in connection.execute(query)]
+
+
+def people_of_team(
+    connection: Connection, team_id: int, skip: int = 0, limit: int | None = None
+) -> list[Person]:
+    """The team's users in the order they were created."""
+    columns = (
+        users.c.user_id,
+        users.c.username,
+        users.c.email_address,
+        users.c.name,
+        users.c.created_at,
+        users.c.locked,
+    )
+    rows = connection.execute(
+        select(*columns)
+        .where(users.c.team_id == team_id, users.c.deleted_at.is_(None))
+        .order_by(users.c.created_at, users.c.user_id)
+        .offset(skip)
+        .limit(limit)
+    )
+    return [Person(*row) for row in rows]
+
+
+def present_user_ids(connection: Connection, team_id: int, user_ids: Sequence[str]) -> set[str]:
+    """Those of ``user_ids`` that are the team's users."""
+    found: set[str] = set()
+    for start in range(0, len(user_ids), _CHUNK):
+        query = select(users.c.user_id).where(
+            users.c.team_id == team_id,
+            users.c.user_id.in_(padded(user_ids[start : start + _CHUNK])),
+            users.c.deleted_at.is_(None),
+        )
+        found.update(connection.scalars(query))
+    return found
 
 
 def other_active_owners(connection: Connection, team_id: int, user_id: str) -> bool:
@@ -127,6 +192,62 @@ def set_user_permissions(
 ) -> None:
     """Replace the permissions (section 13.9)."""
     _set(connection, team_id, user_id, permissions=_joined(permissions))
+
+
+def set_user_details(connection: Connection, user: UserRow) -> None:
+    """Replace username, address and name by those of ``user`` (section 13.8).
+
+    Raises:
+        sqlalchemy.exc.IntegrityError: the username is taken.
+    """
+    _set(
+        connection,
+        user.team_id,
+        user.user_id,
+        username=user.username,
+        username_key=username_key(user.username),
+        email_address=user.email_address,
+        name=user.name,
+    )
+
+
+def set_user_password(
+    connection: Connection, team_id: int, user_id: str, password_hash: str, *, expired: bool
+) -> None:
+    """Replace the password.
+
+    Args:
+        expired: it is good for nothing but choosing another.
+    """
+    _set(connection, team_id, user_id, password_hash=password_hash, password_expired=expired)
+
+
+def end_sign_ins(connection: Connection, team_id: int, user_id: str, now: int) -> None:
+    """End every sign-in of the user, and what would get another without the present password."""
+    revoke_refresh_tokens_of_user(connection, team_id, user_id, now)
+    forget_password_links(connection, team_id, user_id)
+    connection.execute(
+        delete(authorization_codes).where(
+            authorization_codes.c.team_id == team_id,
+            authorization_codes.c.user_id == user_id,
+            # Exchanged ones stay: whoever uses one again must be noticed.
+            authorization_codes.c.family_id.is_(None),
+        )
+    )
+
+
+def forget_password_links(connection: Connection, team_id: int, user_id: str) -> None:
+    """Make the links of the mails for a forgotten password worthless."""
+    connection.execute(
+        delete(password_links).where(password_links.c.team_id == team_id, password_links.c.user_id == user_id)
+    )
+
+
+def delete_user(connection: Connection, team_id: int, user_id: str, now: int) -> None:
+    """Delete the user (section 13.10): no query here finds it any more. The row stays, without a password,
+    so that the history can say who it was.
+    """
+    _set(connection, team_id, user_id, deleted_at=now, password_hash="", permissions="")
 
 
 def _set(connection: Connection, team_id: int, user_id: str, **values: Any) -> None:
