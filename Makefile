@@ -76,6 +76,11 @@ bench-files: $(VENV)/.installed-dev .wrk ## Files: memory of large ones, small o
 bench-images: $(VENV)/.installed-dev ## Thumbnails beside sharp's (npm), time and memory.
 	@$(BIN)/python -m benchmarks.bench_images $(ARGS)
 
+.PHONY: bench-resources
+bench-resources: $(VENV)/.installed-dev ## Lists of workflows and scheduled jobs; a collection of a million records.
+	@$(BIN)/python -m benchmarks.bench_resources $(ARGS)
+	@$(BIN)/python -m benchmarks.bench_collections
+
 .PHONY: clean
 clean: ## Remove caches, build results and the demo's data. Keeps `data` and .venv.
 	@rm -rf build dist demo-data *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -40,6 +40,7 @@ from server.errors import Problem, handle
 from server.jobs.sync import BASIC_SYNC_PATHS, BasicSync, send_problem
 from server.logs import configure_logging
 from server.settings import Settings
+from server.workflows.finalizing import Finalizing
 from storage.blobs import BlobStore, open_blobs
 from storage.database import Database, open_database
 from storage.queries.secrets import shared_secret
@@ -101,6 +102,7 @@ def create_app(settings: Settings | None = None) -> Application:
     # Granian ends its child after 15 s.
     background = Background(settings, database, blobs, uploads, ingest, stop_seconds=10)
     records = RecordFiles(blobs, settings.data / "cache")
+    finalizing = Finalizing(database, blobs, uploads, background.sandbox)
     taking = Taking(database, blobs, uploads, background.wake)
 
     @asynccontextmanager
@@ -120,6 +122,7 @@ def create_app(settings: Settings | None = None) -> Application:
             yield
         finally:
             await taking.close()
+            await finalizing.close()
             await background.stop()
             await ingest.close()
             await records.close()
@@ -147,6 +150,9 @@ def create_app(settings: Settings | None = None) -> Application:
     def provide_taking() -> Taking:
         return taking
 
+    def provide_finalizing() -> Finalizing:
+        return finalizing
+
     def provide_records() -> RecordFiles:
         return records
 
@@ -166,6 +172,7 @@ def create_app(settings: Settings | None = None) -> Application:
             "blobs": Provide(provide_blobs, sync_to_thread=False),
             "uploads": Provide(provide_uploads, sync_to_thread=False),
             "taking": Provide(provide_taking, sync_to_thread=False),
+            "finalizing": Provide(provide_finalizing, sync_to_thread=False),
             "records": Provide(provide_records, sync_to_thread=False),
             "background": Provide(provide_background, sync_to_thread=False),
         },

@@ -76,6 +76,9 @@ class Background:
     Args:
         more: further handlers.
         stop_seconds: how long stopping waits for what runs.
+
+    Attributes:
+        sandbox: the process pool for files of strangers, for the server's requests as well.
     """
 
     def __init__(
@@ -89,12 +92,12 @@ class Background:
         *,
         stop_seconds: float = 20,
     ) -> None:
-        self._sandbox = Sandbox(settings.media_workers)
+        self.sandbox = Sandbox(settings.media_workers)
         mailer = Mailer(settings)
         handlers = {
-            **attachment_handlers(database, blobs, ingest, self._sandbox),
+            **attachment_handlers(database, blobs, ingest, self.sandbox),
             **accounts.handlers(database, mailer, settings),
-            **collections.handlers(database, blobs, self._sandbox),
+            **collections.handlers(database, blobs, self.sandbox),
             **scheduled_jobs.handlers(database, mailer),
             **(more or {}),
         }
@@ -129,7 +132,7 @@ class Background:
             if isinstance(ended, BaseException):
                 log.error("background work ended with an error", exc_info=ended)
         self._running = []
-        await self._sandbox.close()
+        await self.sandbox.close()
 
 
 def main(settings: Settings) -> None:

@@ -32,6 +32,7 @@ from fixtures.camera import samples
 from fixtures.fieldwork import IN_RANGE, Fieldwork, served_jobs
 from fixtures.jobs import Document, inspection_jobs
 from fixtures.network import HttpTransport, Transport
+from fixtures.office import Office, Unexpected
 from fixtures.sheet import Section, Tile, contact_sheet
 from fixtures.verdict import judge
 from server.demo_output import Credentials, Day, print_access, print_result, shown
@@ -278,18 +279,25 @@ def work_a_day(console: Console, connect: Callable[[], Transport], sheet: Path, 
     )
     with console.status("The first photos are taken"):
         pictures = samples()
-    fieldwork = Fieldwork(connect, inspection_jobs(jobs), samples=pictures)
-    office = connect()
-    album = Album(office, fieldwork.client_job_ids)
+    connection, documents = connect(), inspection_jobs(jobs)
+    office = Office(connection)
+    with console.status("The office uploads workflows and a list of sites, and plans jobs"):
+        try:
+            office.prepare(documents)
+        except Unexpected as error:
+            raise DemoError(f"the office cannot prepare the day: {error}") from None
+    fieldwork = Fieldwork(connect, documents, samples=pictures)
+    album = Album(connection, fieldwork.client_job_ids)
     columns = (TextColumn("{task.description:<46}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         _work(progress, fieldwork)
         _wait_for_thumbnails(progress, album, len(fieldwork.held))
         # That its last file has come changes a job.
         settled = fieldwork.settle()
-    served = served_jobs(office, fieldwork.client_job_ids)
+    served = served_jobs(connection, fieldwork.client_job_ids)
     _contact_sheet(album, fieldwork, served).save(sheet)
-    return Day(fieldwork, served, album, judge(fieldwork, served, album, settled))
+    verdict = judge(fieldwork, served, album, settled, office.look(served))
+    return Day(fieldwork, served, album, office, verdict)
 
 
 def _work(progress: Progress, fieldwork: Fieldwork) -> None:

@@ -13,6 +13,7 @@ from rich.table import Table
 from fixtures.album import Album, content_path
 from fixtures.fieldwork import Fieldwork, Member, fingerprint
 from fixtures.jobs import Document
+from fixtures.office import Office
 from fixtures.verdict import Verdict
 
 _FAILURES_SHOWN = 20
@@ -35,11 +36,13 @@ class Day:
     Attributes:
         served: the jobs as the server shows them, in the form of ``comparable``.
         album: their files.
+        office: what it has planned.
     """
 
     fieldwork: Fieldwork
     served: dict[str, Document]
     album: Album
+    office: Office
     verdict: Verdict
 
 
@@ -61,6 +64,8 @@ def print_result(console: Console, day: Day, sheet: Path | None, jobs_shown: int
         f"videos taken: {len(verdict.missing) or 'none'} missing.\n"
         f"The job that was aborted and completed at the same time is {status} everywhere.\n"
         + _sentence_of_files(day)
+        + "\n"
+        + _sentence_of_plans(day.office)
     )
     if sheet is not None:
         console.print(f"Some of the thumbnails are on a contact sheet: {shown(sheet)}", soft_wrap=True)
@@ -102,6 +107,14 @@ def print_access(
 def shown(path: Path) -> str:
     """``path`` as the person would type it here."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _sentence_of_plans(office: Office) -> str:
+    states = ", ".join(f"{count} {name}" for name, count in sorted(office.states.items()))
+    return (
+        f"The office had uploaded {len(office.workflows)} workflows and a list of {office.sites} sites, and "
+        f"planned {len(office.planned)} of the jobs: {states}."
+    )
 
 
 # Tablets.

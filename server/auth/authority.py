@@ -104,7 +104,8 @@ class Authority:
         """The caller that ``token`` stands for.
 
         Raises:
-            Problem: 401 ``token-invalid``, ``token-expired`` or ``account-locked``.
+            Problem: 401 ``token-invalid``, ``token-expired``, ``account-locked`` or
+                ``password-change-required``.
             storage.database.Unavailable: the subject's state cannot be read.
         """
         return await self._principal(token.encode("utf-8", "surrogatepass"))
@@ -169,6 +170,10 @@ class Authority:
         if not account.active:
             raise _unauthorized(
                 "account-locked", "The account is locked or revoked. An administrator can help."
+            )
+        if account.password_expired:
+            raise _unauthorized(
+                "password-change-required", "The password was reset. Choose another and sign in again."
             )
         if verified.principal is None or verified.account is not account:
             verified.account = account

@@ -23,7 +23,11 @@ _BATCH = 256
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What the database says about a subject."""
+    """What the database says about a subject.
+
+    Attributes:
+        password_expired: a user whose password was reset, and who has not chosen another yet.
+    """
 
     team_id: int
     team_name: str
@@ -31,6 +35,7 @@ class Account:
     permissions: frozenset[str]
     active: bool
     group_ids: frozenset[str] = frozenset()
+    password_expired: bool = False
 
 
 class Subject:
@@ -145,7 +150,13 @@ def _accounts(
     if user_ids:
         for user in users_by_ids(connection, user_ids):
             result["user", user.user_id] = Account(
-                user.team_id, user.team_name, user.username, user.held, not user.locked, user.group_ids
+                user.team_id,
+                user.team_name,
+                user.username,
+                user.held,
+                not user.locked,
+                user.group_ids,
+                user.password_expired,
             )
     if client_ids:
         for client in clients_by_ids(connection, client_ids):

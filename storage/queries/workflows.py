@@ -119,6 +119,8 @@ def touch_for_object(connection: Connection, team_id: int, object_id: str, now: 
     Nothing of the workflows themselves changes, so ``now`` becomes no one's time of change.
     """
     del now
+    # Before looking: a workflow that is being kept to the group at this moment is seen, or sees the member.
+    take_place(connection, team_id, 0)
     query = select(workflows.c.workflow_id, workflows.c.live_object_ids).where(
         workflows.c.team_id == team_id, _present, workflows.c.live_object_ids != _EVERYBODY
     )

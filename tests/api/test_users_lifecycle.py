@@ -309,6 +309,14 @@ def test_a_reset_password_replaces_the_old_one_and_is_good_for_choosing_another_
     assert team.app.read(refresh_token_by_hash, refresh_hash).revoked
 
 
+def test_after_a_reset_access_tokens_end_too(team: Team) -> None:
+    user = created(team, dataViewer=True)
+    account = signed_in(team, user)
+    assert team.get("/api/team/user", by=account).status_code == 200
+    assert team.post(f"/api/team/{user['userId']}/resetpassword").status_code == 200
+    problem(team.get("/api/team/user", by=account), 401, "password-change-required")
+
+
 def test_two_resets_do_not_give_the_same_password(team: Team) -> None:
     user_id = team.user().subject_id
     answers = [team.post(f"/api/team/{user_id}/resetpassword").json()["password"] for _ in range(2)]
