@@ -17,8 +17,8 @@ from server.auth.policies import ANY_TOKEN
 from server.auth.principal import Principal
 from server.clock import now
 from server.errors import Problem
+from server.http import optional_page
 from server.users.flags import GROUP_FLAGS, changed_permissions, parse_flags, printed_flags
-from server.users.paging import optional_page
 from storage.database import Connection, Database
 from storage.ids import new_id
 from storage.queries import groups as queries

@@ -41,6 +41,16 @@ def skip_and_limit(request: Request[Any, Any, Any]) -> tuple[int, int]:
     )
 
 
+def optional_page(request: Request[Any, Any, Any]) -> tuple[int, int | None]:
+    """``skip`` (default 0) and ``limit`` (default None: all), of lists that the document prints whole.
+
+    Raises:
+        Problem: 400 ``invalid-parameter``.
+    """
+    limit = whole_number(request, "limit", 0, 1)
+    return whole_number(request, "skip", 0, 0), limit or None
+
+
 def json_response(body: bytes, headers: dict[str, str] | None = None) -> Response[bytes]:
     """``body``, which is JSON already."""
     return Response(body, media_type=JSON, headers=headers)

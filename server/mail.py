@@ -1,17 +1,54 @@
 """Mails: through SMTP, or into files of the data folder where no server is set."""
 
+import asyncio
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+import ssl
+from datetime import UTC, datetime
+from email.errors import HeaderParseError
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP, SMTPUTF8
+from email.utils import format_datetime, parseaddr
+from html import escape
+from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+
+import aiosmtplib
 
 from server.settings import Settings
 
+#: For each command and each answer of the mail server.
+STEP_SECONDS = 20.0
+#: For a whole mail. A server that answers every command at the last moment must not hold a worker.
+MAIL_SECONDS = 60.0
+_PORTS = {"smtp": 587, "smtps": 465}
+_LOCAL = {"localhost", "127.0.0.1", "::1"}
+#: What stands in a Message-ID as it is (RFC 5322, 3.2.3, dot-atom).
+_ID = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,120}")
+#: Controls, line and paragraph separators: whatever some program might take for the end of a line.
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_LINK = re.compile(r"https?://[^\s<>\"]+")
+_MAX_SUBJECT = 200
+#: It wants a password, another one, or TLS (RFC 4954, 6): nothing is wrong with the mail.
+_FOR_THE_OPERATOR = {530, 534, 535, 538}
+_DOMAIN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
+
 
 class Mail(NamedTuple):
-    """One mail to one person. ``html`` is made from ``text`` if there is none."""
+    """One mail to one person. ``html`` is made from ``text`` if there is none; ``name`` stands before the
+    address.
+    """
 
     to: str
     subject: str
     text: str
     html: str | None = None
+    name: str = ""
 
 
 class MailFailed(Exception):
@@ -23,15 +60,187 @@ class MailFailed(Exception):
 
 
 class Mailer:
-    """Sends mails as the settings say."""
+    """Sends mails as the settings say.
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    Args:
+        step_seconds: how long each step of SMTP may take.
+        mail_seconds: how long all of them together may.
+    """
+
+    def __init__(
+        self, settings: Settings, step_seconds: float = STEP_SECONDS, mail_seconds: float = MAIL_SECONDS
+    ) -> None:
+        self._url = urlsplit(settings.smtp_url) if settings.smtp_url else None
+        self._folder = settings.data / "mail"
+        self._host = urlsplit(settings.base_url).hostname or "localhost"
+        self._sender = settings.mail_from
+        self._step_seconds = step_seconds
+        self._mail_seconds = mail_seconds
 
     async def send(self, mail: Mail, message_id: str) -> None:
         """Hand the mail over. ``message_id``: the same at every attempt, so that a reader can drop doubles.
 
         Raises:
-            MailFailed: it was not taken.
+            MailFailed: it was not taken. Permanent is what the server refuses for good (5xx) about this mail
+                or this address; a refusal of our password or of the connection is for the operator to mend,
+                and the mail waits.
         """
-        raise NotImplementedError
+        message = self.compose(mail, message_id)
+        if self._url is None:
+            await asyncio.to_thread(self._keep, message)
+        else:
+            await self._hand_over(self._url, message)
+
+    def compose(self, mail: Mail, message_id: str) -> EmailMessage:
+        """The message as it goes over the wire.
+
+        Raises:
+            MailFailed: permanent: the address of the recipient is none.
+        """
+        to = _address(mail.to, mail.name)
+        if to is None:
+            raise MailFailed("the address of the recipient is not an e-mail address", permanent=True)
+        # Only a local part beyond ASCII needs a server that takes UTF-8 in headers (RFC 6531).
+        message = EmailMessage(policy=SMTP if to.addr_spec.isascii() else SMTPUTF8)
+        message["From"] = self._from()
+        message["To"] = to
+        message["Subject"] = one_line(mail.subject)[:_MAX_SUBJECT]
+        message["Date"] = format_datetime(datetime.now(UTC))
+        message["Message-ID"] = f"<{_message_id(message_id)}@{self._host}>"
+        # Nobody's out-of-office reply is for us (RFC 3834).
+        message["Auto-Submitted"] = "auto-generated"
+        text = _encodable(mail.text)
+        message.set_content(text)
+        message.add_alternative(_encodable(mail.html) if mail.html is not None else to_html(text), "html")
+        return message
+
+    def _from(self) -> Address:
+        name, spec = parseaddr(one_line(self._sender))
+        return _address(spec, name) or Address("Fieldsync", "fieldsync", self._host)
+
+    def _keep(self, message: EmailMessage) -> None:
+        at = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
+        stem = re.sub(r"[^A-Za-z0-9.-]", "-", str(message["Message-ID"]).strip("<>"))[:120]
+        draft = self._folder / f".{secrets.token_hex(8)}"
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write_private(draft, bytes(message))
+            draft.rename(self._folder / f"{at}-{stem}.eml")
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                draft.unlink()
+            raise MailFailed(f"the mail could not be written: {error.strerror}") from error
+
+    async def _hand_over(self, url: SplitResult, message: EmailMessage) -> None:
+        try:
+            async with asyncio.timeout(self._mail_seconds):
+                await self._converse(url, message)
+        except aiosmtplib.SMTPRecipientsRefused as error:
+            refused = error.recipients[0]
+            raise _refused(refused.code, "the recipient") from None
+        except (aiosmtplib.SMTPSenderRefused, aiosmtplib.SMTPDataError) as error:
+            what = "the sender" if isinstance(error, aiosmtplib.SMTPSenderRefused) else "the mail"
+            raise _refused(error.code, what) from None
+        except aiosmtplib.SMTPNotSupported:
+            raise MailFailed("the mail server does not take such addresses", permanent=True) from None
+        except aiosmtplib.SMTPResponseException as error:
+            # Its text may quote what we sent, and with that a password.
+            raise MailFailed(f"the mail server does not let us in: {error.code}") from None
+        except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
+            raise MailFailed(f"the mail server cannot be reached: {type(error).__name__}") from None
+
+    async def _converse(self, url: SplitResult, message: EmailMessage) -> None:
+        host = url.hostname or "localhost"
+        username = unquote(url.username) if url.username is not None else None
+        password = unquote(url.password or "")
+        required = "required" in parse_qs(url.query).get("starttls", [])
+        smtps = url.scheme == "smtps"
+        client = aiosmtplib.SMTP(
+            hostname=host,
+            port=url.port or _PORTS[url.scheme],
+            local_hostname=self._host,
+            timeout=self._step_seconds,
+            use_tls=smtps,
+            start_tls=False,
+            tls_context=await asyncio.to_thread(ssl.create_default_context),
+        )
+        await client.connect()
+        try:
+            if not smtps:
+                await client.ehlo()
+                if client.supports_extension("starttls"):
+                    await client.starttls()
+                elif required or (username is not None and host not in _LOCAL):
+                    raise MailFailed("the mail server offers no STARTTLS, without which nothing is sent")
+            if username is not None:
+                await _log_in(client, username, password)
+            await client.send_message(message)
+        except BaseException:
+            client.close()
+            raise
+        try:
+            await client.quit()
+        except (aiosmtplib.SMTPException, OSError):
+            client.close()  # the mail is taken: how they say goodbye matters no more
+
+
+async def _log_in(client: aiosmtplib.SMTP, username: str, password: str) -> None:
+    try:
+        await client.login(username, password)
+    except aiosmtplib.SMTPNotSupported:
+        raise MailFailed("the mail server takes no password") from None
+
+
+def one_line(text: str) -> str:
+    """``text`` without anything that could end a header."""
+    return _CONTROLS.sub(" ", _encodable(text)).strip()
+
+
+def to_html(text: str) -> str:
+    """Plain text as HTML: paragraphs at empty lines, addresses as links."""
+    parts, end = [], 0
+    for found in _LINK.finditer(text):
+        link = escape(found[0])
+        parts += [escape(text[end : found.start()]), f'<a href="{link}">{link}</a>']
+        end = found.end()
+    parts.append(escape(text[end:]))
+    paragraphs = re.split(r"\n\s*\n", "".join(parts).strip())
+    body = "\n".join(f"<p>{paragraph.replace(chr(10), '<br>')}</p>" for paragraph in paragraphs)
+    return f'<!doctype html>\n<html lang="en"><body>\n{body}\n</body></html>\n'
+
+
+def _encodable(text: str) -> str:
+    """Lone surrogates come from nowhere but broken JSON, and no mail can hold them."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _address(spec: str, name: str) -> Address | None:
+    """The address, with its domain in ASCII; None if it is none."""
+    if _CONTROLS.search(spec) or any(character in spec for character in " <>,;:\"'()[]\\"):
+        return None
+    local, _, domain = spec.rpartition("@")
+    if not local or not domain or "@" in local:
+        return None
+    try:
+        ascii_domain = domain.encode("idna").decode()
+        return Address(one_line(name), local, ascii_domain) if _DOMAIN.fullmatch(ascii_domain) else None
+    except (ValueError, HeaderParseError, IndexError):
+        return None
+
+
+def _message_id(text: str) -> str:
+    return text if _ID.fullmatch(text) else hashlib.sha256(_encodable(text).encode()).hexdigest()
+
+
+def _refused(code: int, what: str) -> MailFailed:
+    # Neither the address nor the server's words, which quote it: mails are personal, and logs are not.
+    return MailFailed(
+        f"the mail server refused {what}: {code}", permanent=code >= 500 and code not in _FOR_THE_OPERATOR
+    )
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

@@ -3,14 +3,17 @@
 import logging
 import os
 from dataclasses import dataclass, field, fields
+from email.utils import parseaddr
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
+from urllib.parse import SplitResult, urlsplit
 
 from storage.blobs.location import check_location
 
 log = logging.getLogger("fieldsync.settings")
 
 PREFIX = "FIELDSYNC_"
+_LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
 class InvalidSetting(ValueError):
@@ -117,6 +120,7 @@ class Settings:
             raise InvalidSetting(f"FIELDSYNC_BLOBS {error}") from None
         if settings.worker not in ("embedded", "none"):
             raise InvalidSetting(f"FIELDSYNC_WORKER takes embedded or none, not {settings.worker!r}")
+        _check_accounts(settings)
         return settings
 
     def environment(self) -> dict[str, str]:
@@ -149,3 +153,45 @@ def _parse(name: str, kind: Any, raw: str) -> Any:
     if get_args(kind):
         return tuple(part.strip() for part in raw.split(",") if part.strip())
     return raw
+
+
+def _check_accounts(settings: Settings) -> None:
+    """What mails and signing in on our page need.
+
+    Raises:
+        InvalidSetting: an address that cannot be used.
+    """
+    if settings.smtp_url:
+        smtp = _parts("SMTP_URL", settings.smtp_url)
+        if smtp.scheme not in ("smtp", "smtps") or not smtp.hostname:
+            # Not quoted: it may hold a password.
+            raise InvalidSetting("FIELDSYNC_SMTP_URL takes smtp://host:587 or smtps://host:465")
+    if settings.mail_from and "@" not in parseaddr(settings.mail_from)[1]:
+        raise InvalidSetting(
+            f"FIELDSYNC_MAIL_FROM takes an address or Name <address>, not {settings.mail_from!r}"
+        )
+    if settings.oidc_issuer:
+        issuer = _parts("OIDC_ISSUER", settings.oidc_issuer)
+        safe = issuer.scheme == "https" or (issuer.scheme == "http" and issuer.hostname in _LOOPBACK)
+        if not safe or not issuer.hostname or issuer.query or issuer.fragment:
+            raise InvalidSetting("FIELDSYNC_OIDC_ISSUER takes an https:// address without ? and #")
+        if not settings.oidc_client_id:
+            raise InvalidSetting("FIELDSYNC_OIDC_ISSUER and FIELDSYNC_OIDC_CLIENT_ID go together")
+    for address in settings.redirect_uris:
+        parts = _parts("REDIRECT_URIS", address)
+        web = parts.scheme == "https" and parts.hostname
+        # RFC 8252, 7.1: apps' own schemes have a dot; javascript: and data: have none.
+        if not (web or "." in parts.scheme) or "#" in address or not address.isprintable() or " " in address:
+            raise InvalidSetting(
+                "FIELDSYNC_REDIRECT_URIS takes addresses with https:// or a scheme with a dot, without #, "
+                f"not {address!r}"
+            )
+
+
+def _parts(name: str, address: str) -> SplitResult:
+    try:
+        parts = urlsplit(address)
+        _ = parts.port  # not looked at before it is asked for
+    except ValueError:
+        raise InvalidSetting(f"FIELDSYNC_{name} is not an address") from None
+    return parts

@@ -1,8 +1,10 @@
-"""The grants of the token endpoint (RFC 6749): client credentials, password, refresh token."""
+"""The grants of the token endpoint (RFC 6749): client credentials, password, authorization code, refresh token."""
 
 import asyncio
 import hashlib
 import hmac
+import re
+from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -13,12 +15,17 @@ from server.auth.signin_limits import SignInLimits
 from server.clock import now
 from storage.database import Connection, Database
 from storage.ids import new_id, new_secret
-from storage.queries import tokens
+from storage.queries import accounts, tokens
 from storage.queries.clients import ClientRow, client_by_client_id, secret_hashes
 from storage.queries.tokens import RefreshRow
 from storage.queries.users import UserRow, user_by_id, user_by_username, user_for_update, username_key
 
 _MICROSECONDS_PER_DAY = 86_400_000_000
+_SECOND = 1_000_000
+#: An app exchanges its code at once; RFC 6749, 4.1.2 allows ten minutes at most.
+CODE_SECONDS = 60
+#: RFC 7636, 4.1.
+_VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")
 
 
 @dataclass
@@ -107,7 +114,29 @@ class Grants:
 
         Raises:
             GrantRefused: ``invalid_grant``, the same for an unknown account and a wrong password;
-                ``account-locked`` only to those who know the password; ``invalid_scope``.
+                ``account-locked`` and ``password-change-required`` only to those who know the password;
+                ``invalid_scope``.
+            TooManyAttempts: too many failures.
+        """
+        user = await self.authenticate(username, password, address)
+        if user.password_expired:
+            raise _password_expired()
+        _check_permissions(wanted.permissions, user.held)
+        scopes = _granted_to_user(wanted.scopes, user)
+        refresh_token = new_secret()
+        signed_in = await self._database.write(
+            _sign_in, user, hash_secret(refresh_token), wanted.scopes, now() + self._refresh_lifetime
+        )
+        if not signed_in:
+            raise _locked()
+        return await self._granted(user, scopes, refresh_token)
+
+    async def authenticate(self, username: str, password: str, address: str) -> UserRow:
+        """The user with this name and password. The password may be good for nothing but choosing another.
+
+        Raises:
+            GrantRefused: ``invalid_grant``, the same and after the same time for an unknown account and a
+                wrong password; ``account-locked`` only to those who know the password.
             TooManyAttempts: too many failures.
         """
         key = username_key(username)
@@ -119,15 +148,57 @@ class Grants:
                 raise GrantRefused("invalid_grant", "The username or the password is wrong.")
         if user.locked:
             raise _locked()
-        _check_permissions(wanted.permissions, user.held)
-        scopes = _granted_to_user(wanted.scopes, user)
-        refresh_token = new_secret()
-        signed_in = await self._database.write(
-            _sign_in, user, hash_secret(refresh_token), wanted.scopes, now() + self._refresh_lifetime
+        return user
+
+    async def new_code(
+        self, user: UserRow, scopes: tuple[str, ...], client_id: str, redirect_uri: str, code_challenge: str
+    ) -> str:
+        """A code with which the app that asked gets its tokens (RFC 6749, section 4.1.2).
+
+        Raises:
+            GrantRefused: ``invalid_scope``, or the account was locked or its password changed meanwhile.
+        """
+        _granted_to_user(scopes, user)
+        code = new_secret()
+        row = accounts.CodeRow(
+            user.team_id,
+            hash_secret(code),
+            user.user_id,
+            scopes,
+            client_id,
+            redirect_uri,
+            code_challenge,
+            now() + CODE_SECONDS * _SECOND,
         )
-        if not signed_in:
+        if not await self._database.write(_insert_code, user, row):
             raise _locked()
-        return await self._granted(user, scopes, refresh_token)
+        return code
+
+    async def authorization_code(
+        self, code: str, client_id: str, redirect_uri: str, code_verifier: str
+    ) -> Granted:
+        """A token and a refresh token for a code of our sign-in page (RFC 6749, 4.1.3; RFC 7636, 4.5).
+
+        Raises:
+            GrantRefused: ``invalid_grant``. A code that comes a second time ends the sign-in that the first
+                began: one of the two who had it stole it.
+        """
+        if not _VERIFIER.fullmatch(code_verifier):
+            raise GrantRefused("invalid_request", "code_verifier has 43 to 128 letters, digits and -._~")
+        refresh_token = new_secret()
+        challenge = pkce_challenge(code_verifier)
+        exchanged = await self._database.write(
+            _exchange,
+            hash_secret(code),
+            (client_id, redirect_uri, challenge),
+            hash_secret(refresh_token),
+            now(),
+            now() + self._refresh_lifetime,
+        )
+        if isinstance(exchanged, GrantRefused):
+            raise exchanged
+        user, scopes = exchanged
+        return await self._granted(user, _granted_to_user(scopes, user), refresh_token)
 
     async def refresh(self, refresh_token: str, wanted: Wanted) -> Granted:
         """A new pair for a refresh token, which is used up (RFC 9700, section 4.14.2).
@@ -155,6 +226,8 @@ class Grants:
             raise _not_refreshed()
         if current.locked:
             raise _locked()
+        if current.password_expired:
+            raise _password_expired()
         return await self._granted(current, scopes, successor)
 
     async def _granted(self, user: UserRow, scopes: Sequence[str], refresh_token: str) -> Granted:
@@ -192,6 +265,58 @@ def _sign_in(
     return True
 
 
+def _insert_code(connection: Connection, user: UserRow, code: accounts.CodeRow) -> bool:
+    """Keep a code, unless the user was locked or has another password since it was looked at."""
+    current = user_for_update(connection, user.team_id, user.user_id)
+    if current is None or current.locked or current.password_hash != user.password_hash:
+        return False
+    accounts.insert_code(connection, code)
+    return True
+
+
+def _exchange(
+    connection: Connection,
+    code_hash: bytes,
+    asked: tuple[str, str, str],
+    token_hash: bytes,
+    at: int,
+    expires_at: int,
+) -> tuple[UserRow, tuple[str, ...]] | GrantRefused:
+    """Begin a family for a code. A refusal is answered, not raised: it may have ended the code's family."""
+    found = accounts.code_and_user(connection, code_hash)
+    if found is None:
+        return _not_exchanged()
+    code, user = found
+    # Compared first: without the verifier nobody can end a sign-in by sending its code.
+    proof = "\n".join((code.client_id, code.redirect_uri, code.code_challenge))
+    if not hmac.compare_digest(proof.encode(), "\n".join(asked).encode("utf-8", "surrogatepass")):
+        return _not_exchanged()
+    if code.family_id is not None:
+        accounts.end_family_of(connection, code, at)
+        return _not_exchanged()
+    if code.expires_at <= at:
+        return _not_exchanged()
+    if user.locked:
+        return _locked()
+    if user.password_expired:
+        return _password_expired()
+    try:
+        _granted_to_user(code.scopes, user)
+    except GrantRefused as refused:
+        return refused
+    family_id = new_id()
+    tokens.insert_refresh_token(
+        connection, code.team_id, token_hash, family_id, code.user_id, code.scopes, expires_at
+    )
+    accounts.use_code(connection, code, family_id)
+    return user, code.scopes
+
+
+def pkce_challenge(verifier: str) -> str:
+    """The S256 challenge of a verifier (RFC 7636, 4.2)."""
+    return urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+
+
 def _refresh_token_and_user(connection: Connection, token_hash: bytes) -> tuple[RefreshRow, UserRow] | None:
     row = tokens.refresh_token_by_hash(connection, token_hash)
     user = user_by_id(connection, row.team_id, row.user_id) if row is not None else None
@@ -201,12 +326,13 @@ def _refresh_token_and_user(connection: Connection, token_hash: bytes) -> tuple[
 def _rotate(
     connection: Connection, row: RefreshRow, successor_hash: bytes, at: int, expires_at: int
 ) -> UserRow | None:
-    """Use up a token and add its successor. The user if that was done or the user is locked; else None.
+    """Use up a token and add its successor. The user if that was done, or the user is locked or must choose
+    a password; else None.
 
     The user is held first: a lock that comes at the same moment revokes the successor as well.
     """
     user = user_for_update(connection, row.team_id, row.user_id)
-    if user is None or user.locked:
+    if user is None or user.locked or user.password_expired:
         return user
     if tokens.use_refresh_token(connection, row.team_id, row.token_hash, at):
         tokens.insert_refresh_token(
@@ -256,3 +382,17 @@ def _locked() -> GrantRefused:
 
 def _not_refreshed() -> GrantRefused:
     return GrantRefused("invalid_grant", "The refresh token is not valid any more. Sign in again.")
+
+
+def _password_expired() -> GrantRefused:
+    return GrantRefused(
+        "invalid_grant",
+        "The password was reset and is good for nothing but choosing another: POST /account/password.",
+        code="password-change-required",
+    )
+
+
+def _not_exchanged() -> GrantRefused:
+    return GrantRefused(
+        "invalid_grant", "The code is not valid any more, or not for this client. Sign in again."
+    )

@@ -1,4 +1,4 @@
-"""The token endpoint and what OAuth 2.0 clients need to find it (sections 2.1, 2.3.4)."""
+"""The token endpoint and what OAuth 2.1 clients need to find it (sections 2.1, 2.3.4)."""
 
 import base64
 import binascii
@@ -34,7 +34,8 @@ _NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
     opt={"policy": PUBLIC},
     tags=["Authentication"],
     summary="Request a token",
-    description="Form-encoded. Grants: client_credentials, password, refresh_token (section 2.3.4, RFC 6749).",
+    description="Form-encoded. Grants: client_credentials, password, authorization_code with PKCE, refresh_token "
+    "(section 2.3.4, RFC 6749, RFC 7636).",
 )
 async def request_token(
     request: Request[Any, Any, Any],
@@ -77,16 +78,19 @@ async def request_token(
     summary="Where tokens are issued and with which keys",
 )
 async def discovery(settings: NamedDependency[Settings]) -> dict[str, Any]:
-    """OpenID Connect Discovery 1.0, section 3, as far as there are no browser flows (RFC 8414)."""
+    """RFC 8414, at the address of OpenID Connect Discovery 1.0; there are no id tokens."""
     issuer = settings.base_url
     return {
         "issuer": issuer,
+        "authorization_endpoint": f"{issuer}/connect/authorize",
         "token_endpoint": f"{issuer}/connect/token",
         "jwks_uri": f"{issuer}/.well-known/jwks.json",
-        "grant_types_supported": ["client_credentials", "password", "refresh_token"],
-        "token_endpoint_auth_methods_supported": ["client_secret_post", "client_secret_basic"],
+        "grant_types_supported": ["authorization_code", "client_credentials", "password", "refresh_token"],
+        "code_challenge_methods_supported": ["S256"],
+        "authorization_response_iss_parameter_supported": True,
+        "token_endpoint_auth_methods_supported": ["client_secret_post", "client_secret_basic", "none"],
         "scopes_supported": sorted(SCOPES),
-        "response_types_supported": [],
+        "response_types_supported": ["code"],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["RS256"],
     }
@@ -124,11 +128,19 @@ async def _grant(grants: Grants, form: dict[str, str], authorization: str | None
             )
         case "refresh_token":
             return await grants.refresh(_required(form, "refresh_token"), wanted)
+        case "authorization_code":
+            return await grants.authorization_code(
+                _required(form, "code"),
+                _required(form, "client_id"),
+                _required(form, "redirect_uri"),
+                _required(form, "code_verifier"),
+            )
         case None:
             raise GrantRefused("invalid_request", "The form member grant_type is missing.")
         case _:
             raise GrantRefused(
-                "unsupported_grant_type", "grant_type is client_credentials, password or refresh_token."
+                "unsupported_grant_type",
+                "grant_type is client_credentials, password, authorization_code or refresh_token.",
             )
 
 

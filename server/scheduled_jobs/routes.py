@@ -14,7 +14,7 @@ from server import bodies
 from server.auth.principal import Principal
 from server.clock import now
 from server.errors import Problem
-from server.http import MAX_LIMIT, whole_number
+from server.http import optional_page
 from server.scheduled_jobs import shapes
 from server.scheduled_jobs.shapes import PrintedScheduledJob, not_found, printed
 from storage import schedule
@@ -40,7 +40,7 @@ ScheduleRequest = Request[Principal, Any, Any]
     tags=_TAGS,
     summary="Get all scheduled jobs",
     description=(
-        "Newest first, at most 1,000; further ones with `skip`. `limit`, `state` (Scheduled or Completed) and "
+        "Newest first, all of them unless `skip` or `limit` asks for a part; `state` (Scheduled or Completed) and "
         "`assignedUserId` narrow it."
     ),
 )
@@ -75,8 +75,7 @@ def _wanted(request: ScheduleRequest) -> Wanted:
         state = shapes.scheduled_job_state(asked)
         if state is None:
             raise Problem(400, "invalid-parameter", "state must be Scheduled or Completed.", field="state")
-    skip = whole_number(request, "skip", 0, 0)
-    return Wanted(skip, min(whole_number(request, "limit", MAX_LIMIT, 1), MAX_LIMIT), state)
+    return Wanted(*optional_page(request), state)
 
 
 @get("/scheduledjobs/v1/{scheduled_job_id:str}", opt=_READ, tags=_TAGS, summary="Get a scheduled job")

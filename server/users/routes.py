@@ -16,7 +16,7 @@ from server.auth.policies import ANY_TOKEN
 from server.auth.principal import Principal
 from server.clock import now
 from server.errors import Problem
-from server.users.paging import optional_page
+from server.http import optional_page
 from server.users.rules import (
     POLICY,
     TAGS,

@@ -108,12 +108,14 @@ class Wanted(NamedTuple):
     """
 
     skip: int
-    limit: int
+    limit: int | None
     state: str | None = None
     user_id: str | None = None
     or_unassigned: bool = False
 
 
+#: More ids than these are not named one by one in a statement.
+_MAX_NAMED = 1_000
 #: (scheduled job, task)
 TaskKey = tuple[str, str]
 
@@ -344,7 +346,7 @@ def _whole(connection: Connection, team_id: int, rows: Sequence[Row]) -> list[Sc
     assigned = scheduled_job_users.c
     query = (
         select(assigned.scheduled_job_id, assigned.user_id)
-        .where(assigned.team_id == team_id, assigned.scheduled_job_id.in_(padded(ids)))
+        .where(assigned.team_id == team_id, _among(assigned.scheduled_job_id, ids))
         .order_by(assigned.position)
     )
     user_ids: dict[str, list[str]] = defaultdict(list)
@@ -359,12 +361,19 @@ def _whole(connection: Connection, team_id: int, rows: Sequence[Row]) -> list[Sc
     ]
 
 
+def _among(column: ColumnElement[str], ids: Sequence[str]) -> ColumnElement[bool]:
+    """Rows of these scheduled jobs; of very many, with some of others that lie between them."""
+    if len(ids) <= _MAX_NAMED:
+        return column.in_(padded(ids))
+    return column.between(min(ids), max(ids))
+
+
 def _tasks(connection: Connection, team_id: int, scheduled_job_ids: Sequence[str]) -> list[TaskRow]:
     query = (
         select(*_task_columns)
         .where(
             scheduled_job_tasks.c.team_id == team_id,
-            scheduled_job_tasks.c.scheduled_job_id.in_(padded(scheduled_job_ids)),
+            _among(scheduled_job_tasks.c.scheduled_job_id, scheduled_job_ids),
         )
         .order_by(scheduled_job_tasks.c.position)
     )

@@ -8,6 +8,7 @@ import pytest
 
 from server.clock import now
 from storage.ids import new_id
+from storage.queries import scheduled_jobs as queries
 from storage.queries.scheduled_jobs import Row, ScheduledJob, TaskRow, insert_scheduled_job
 from tests.support.app import Document, Team, problem
 from tests.support.statements import counted
@@ -182,6 +183,16 @@ def test_mine_are_those_assigned_to_me_and_to_nobody_whoever_i_am(team: Team) ->
     assert ids(team.get(f"{SCHEDULE}/my", by=admin)) == [of_admin, of_nobody]
 
 
+def test_very_many_are_listed_whole_with_the_tasks_and_people_of_each(
+    team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "_MAX_NAMED", 2)
+    people = [team.executor().subject_id for _ in range(2)]
+    jobs = [scheduled(team, assignedUserIds=people[: number % 3]) for number in range(5)]
+    assert team.get(SCHEDULE).json() == jobs[::-1]
+    assert team.get(f"{SCHEDULE}?assignedUserId={people[1]}").json() == [jobs[2]]
+
+
 def test_a_list_takes_three_statements_however_long_it_is(team: Team) -> None:
     user = team.executor()
     for count in (1, 5):
@@ -193,7 +204,7 @@ def test_a_list_takes_three_statements_however_long_it_is(team: Team) -> None:
             assert counter.count == 3, counter.texts
 
 
-def test_a_thousand_are_listed_at_once(team: Team) -> None:
+def test_a_list_is_whole_unless_a_part_is_asked_for(team: Team) -> None:
     def fill(connection: Any) -> None:
         for number in range(1001):
             row = Row(new_id(), f"n{number}", "", "Scheduled", False, None, "x", now(), now(), 0)
@@ -204,7 +215,7 @@ def test_a_thousand_are_listed_at_once(team: Team) -> None:
 
     team.app.write(fill)
     listed = team.get(SCHEDULE).json()
-    assert [item["name"] for item in listed] == [f"n{number}" for number in range(1000, 0, -1)]
+    assert [item["name"] for item in listed] == [f"n{number}" for number in range(1000, -1, -1)]
     assert all(len(item["tasks"]) == 1 and item["assignedUserIds"] == ["a", "b"] for item in listed)
     assert [item["name"] for item in team.get(f"{SCHEDULE}?skip=1000").json()] == ["n0"]
 

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from fixtures.workflow_packages import forms, inspection, package
 from server.auth.policies import PUBLIC
-from tests.support.app import Document, RunningApp, Team, edited, problem, snapshot, step
+from tests.support.app import Document, Headers, RunningApp, Team, edited, problem, snapshot, step
 from tests.support.attachments import put_file
 from tests.support.routes import Route, ask, routes_of
 from tests.support.tasks import put
@@ -23,11 +24,48 @@ BODIES: dict[str, Any] = {
     "POST /jobs/v1/{client_job_id}": {"metadata": {"jobTitle": "stolen"}},
     "POST /jobs/v1/{client_job_id}/metadata": {"stolen": True},
     "PUT /api/team/user/{user_id}/permissions": {"admin": True},
+    "PUT /api/team/user/{user_id}": {"name": "stolen"},
+    "PUT /api/group/{group_id}": {"name": "stolen"},
+    "PUT /api/group/{group_id}/permissions": {"editor": True},
+    "PUT /api/group/{group_id}/users": [],
+    "DELETE /api/group/{group_id}/users": [],
+    "PUT /group/{group_id}": {"name": "stolen, too"},
+    "PUT /group/{group_id}/permissions": {"editor": True},
+    "PUT /group/{group_id}/users": [],
+    "DELETE /group/{group_id}/users": [],
+    "PUT /collections/v1/collection/{collection_id}": {"name": "stolen"},
+    "PUT /workflows/v2/{workflow_id}": {"name": "stolen"},
+    "PUT /workflows/v2/{workflow_id}/{version_id}": {"versionNotes": "stolen"},
+    "PUT /scheduledjobs/v1/{scheduled_job_id}/assignedUsers": {"assignedUserIds": []},
+    "PUT /scheduledjobs/v1/{scheduled_job_id}/status": {"state": "Completed"},
+    "PUT /scheduledjobs/v1/{scheduled_job_id}/tasks/{task_id}/status": {
+        "clientJobId": "stolen",
+        "state": "Completed",
+    },
 }
 #: Lists by a criterion rather than by an id: nothing found is an empty list.
 LISTS = {"GET /jobs/v1/workflow/{workflow_id}"}
 #: Routes that make something of the caller's own under an id that the caller chooses.
 CREATES = {"PUT /attachments/v1/{attachment_id}"}
+#: Routes whose parameter is a name that every team has.
+NAMES = {"GET /teamsettings/v1/{setting_key}"}
+#: Routes whose work the owner's client is refused for another reason than the team.
+REFUSED = {
+    "POST /sync/v1/quarantine/{quarantine_id}/apply": "malformed-json",
+    "POST /scheduledjobs/v1/{scheduled_job_id}/claim": "users-only",
+    "POST /scheduledjobs/v1/{scheduled_job_id}/release": "not-assigned",
+}
+#: Policies that owners do not meet, and a permission that does.
+NOT_OWNERS = {"Workflow_Approve": "APPROVER"}
+#: Parameters that stand for another thing on some addresses: beginning of the address, name -> field of Ids.
+#: The second group because either address deletes it; the older version because the active one stays.
+ELSEWHERE = {
+    ("/workflows/v2/upload/", "upload_id"): "workflow_upload_id",
+    ("/collections/v1/upload/", "upload_id"): "collection_upload_id",
+    ("/scheduledjobs/", "task_id"): "scheduled_task_id",
+    ("/group/", "group_id"): "other_group_id",
+    ("/workflows/v2/{version_id}/activate", "version_id"): "active_version_id",
+}
 
 
 class Ids(NamedTuple):
@@ -44,22 +82,52 @@ class Ids(NamedTuple):
     attachment_id: str
     tus_id: str
     upload_id: str
+    group_id: str
+    other_group_id: str
+    version_id: str
+    active_version_id: str
+    workflow_upload_id: str
+    collection_id: str
+    collection_upload_id: str
+    scheduled_job_id: str
+    scheduled_task_id: str
+
+    def address(self, route: Route) -> str:
+        """The route's address with these ids."""
+        return route.template.format(**{name: self.value(route, name) for name in route.parameters})
+
+    def value(self, route: Route, name: str) -> str:
+        """The id that a parameter of the route stands for."""
+        for (beginning, parameter), other in ELSEWHERE.items():
+            if parameter == name and route.template.startswith(beginning):
+                name = other
+        found: str = getattr(self, name)
+        return found
 
 
 def populate(team: Team, name: str) -> Ids:
     """Something of everything, with ids that no other team has."""
-    job = snapshot(clientJobId=f"job-{name}", workflowId=f"workflow-{name}")
+    workflow_id, versions = _upload_workflow(team)
+    job = snapshot(clientJobId=f"job-{name}", workflowId=workflow_id)
     attachment_id = put_file(team, b"{}", attachment_id=f"file-{name}")
     job["completedSteps"] = [step("photo", valueResourceIds=[attachment_id])]
     job_id = team.synced(job)["jobId"]
     problem(team.sync(b'{"of":"%s"' % name.encode()), 400)
     client = team.post("/api/client", json={"name": name, "scopes": ["job.read"], "permissions": ["owner"]})
     assert client.status_code == 200, client.text
+    user_id = team.executor().subject_id
+    groups = [_made(team, "/api/group", {"name": f"{name} {number}"})["id"] for number in (1, 2)]
+    collection_id = _made(team, "/collections/v1/collection", {"name": name})["collectionId"]
+    scheduled = _made(
+        team,
+        "/scheduledjobs/v1",
+        {"name": name, "tasks": [{"taskType": "Workflow", "artifactId": workflow_id}]},
+    )
     return Ids(
         client_job_id=f"job-{name}",
         job_id=job_id,
-        workflow_id=f"workflow-{name}",
-        user_id=team.executor().subject_id,
+        workflow_id=workflow_id,
+        user_id=user_id,
         client_id=client.json()["client"]["clientId"],
         secret_id=client.json()["client"]["secrets"][0]["secretId"],
         quarantine_id=team.quarantine()[0]["quarantineId"],
@@ -67,7 +135,42 @@ def populate(team: Team, name: str) -> Ids:
         attachment_id=attachment_id,
         tus_id=_begin_upload(team, name),
         upload_id=_open_upload(team, name),
+        group_id=groups[0],
+        other_group_id=groups[1],
+        version_id=versions[0],
+        active_version_id=versions[1],
+        workflow_upload_id=_made(team, "/workflows/v2/upload", {"fileSize": 4})["id"],
+        collection_id=collection_id,
+        collection_upload_id=_made(
+            team, "/collections/v1/upload", {"fileSize": 4, "collectionId": collection_id}
+        )["id"],
+        scheduled_job_id=scheduled["jobId"],
+        scheduled_task_id=scheduled["tasks"][0]["taskId"],
     )
+
+
+def _made(team: Team, path: str, body: Document) -> Document:
+    response = team.post(path, json=body)
+    assert response.status_code == 200, response.text
+    return dict(response.json())
+
+
+def _upload_workflow(team: Team) -> tuple[str, list[str]]:
+    """A workflow with two versions, the second of them active."""
+    first = _made(team, "/workflows/v2", {"uploadId": _upload(team, inspection()), "name": "Inspection"})
+    body = {"uploadId": _upload(team, forms()), "name": "Inspection", "workflowId": first["workflowId"]}
+    second = _made(team, "/workflows/v2", body)
+    return first["workflowId"], [first["versionId"], second["versionId"]]
+
+
+def _upload(team: Team, procedure: Document) -> str:
+    """The session of a package that has arrived."""
+    content = package(procedure)
+    upload_id: str = _made(team, "/workflows/v2/upload", {"fileSize": len(content)})["id"]
+    headers = {"Content-Range": f"bytes 0-{len(content) - 1}/{len(content)}"}
+    block = team.post(f"/workflows/v2/upload/{upload_id}", content=content, headers=headers)
+    assert block.status_code == 204, block.text
+    return upload_id
 
 
 def _begin_upload(team: Team, name: str) -> str:
@@ -110,6 +213,15 @@ def state(team: Team, ids: Ids) -> list[str]:
         f"/attachments/v1/upload/{ids.upload_id}",
         "/api/client",
         f"/api/team/user/{ids.user_id}/permissions",
+        "/api/team/user",
+        f"/api/group/{ids.group_id}",
+        f"/api/group/{ids.other_group_id}",
+        "/teamsettings/v1",
+        "/workflows/v2",
+        f"/workflows/v2/{ids.workflow_id}/steps",
+        f"/workflows/v2/upload/{ids.workflow_upload_id}",
+        "/collections/v1/collection",
+        "/scheduledjobs/v1",
     ]
     upload = team.request("HEAD", f"/attachments/v1/tus/{ids.tus_id}", headers=TUS)
     # Without what changes by itself: addresses are signed anew, and a worker makes thumbnails.
@@ -122,14 +234,23 @@ def state(team: Team, ids: Ids) -> list[str]:
 
 def addressed(app: RunningApp) -> list[Route]:
     """The routes that name something in their address."""
-    return [route for route in routes_of(app.litestar) if route.parameters and route.policy != PUBLIC]
+    routes = [route for route in routes_of(app.litestar) if route.parameters and route.policy != PUBLIC]
+    return [route for route in routes if str(route) not in NAMES]
+
+
+def caller(team: Team, route: Route) -> Headers:
+    """Who of the team the route's policy lets in, with the route's headers."""
+    permission = NOT_OWNERS.get(route.policy or "")
+    return {**(team.client(permission) if permission else team.owner).headers, **route.headers}
 
 
 def requests(route: Route, mine: Ids, theirs: Ids) -> list[str]:
     """Addresses of the route in which at least one id is the other team's."""
     names = route.parameters
     return [
-        route.template.format(**{name: getattr(ids, name) for name, ids in zip(names, chosen, strict=True)})
+        route.template.format(
+            **{name: ids.value(route, name) for name, ids in zip(names, chosen, strict=True)}
+        )
         for chosen in itertools.product((mine, theirs), repeat=len(names))
         if mine in chosen
     ]
@@ -146,7 +267,7 @@ def test_another_teams_ids_are_404_on_every_route_and_change_nothing(
     asked = 0
     for route in addressed(app):
         for path in requests(route, mine, theirs):
-            headers = {**intruder.owner.headers, **route.headers}
+            headers = caller(intruder, route)
             answer = app.call(ask, app.litestar, route.method, path, headers, body_of(route))
             asked += 1
             if str(route) in LISTS:
@@ -170,8 +291,8 @@ def test_another_teams_ids_are_answered_like_ids_that_nobody_has(
     for route in addressed(app):
         answers = []
         for ids in (mine, nobody):
-            path = route.template.format(**ids._asdict())
-            headers = {**intruder.owner.headers, **route.headers}
+            path = ids.address(route)
+            headers = caller(intruder, route)
             answers.append(app.call(ask, app.litestar, route.method, path, headers, body_of(route)))
         if str(route) in CREATES:
             assert [answer.status for answer in answers] == [201, 201], str(route)
@@ -183,11 +304,11 @@ def test_the_same_requests_work_for_the_team_itself(app: RunningApp, team: Team,
     # Otherwise the refusals above would prove nothing. What removes something comes last.
     routes = sorted(addressed(app), key=lambda route: (route.method == "DELETE", -len(route.template)))
     for route in routes:
-        path = route.template.format(**mine._asdict())
-        headers = {**team.owner.headers, **route.headers}
+        path = mine.address(route)
+        headers = caller(team, route)
         answer = app.call(ask, app.litestar, route.method, path, headers, body_of(route))
-        if route.template.endswith("/apply"):
-            assert json.loads(answer.body)["code"] == "malformed-json"
+        if str(route) in REFUSED:
+            assert json.loads(answer.body)["code"] == REFUSED[str(route)]
         else:
             assert answer.status in (200, 202, 204, 302), (str(route), answer)
 
@@ -210,6 +331,33 @@ def test_ids_in_bodies_and_parameters_reach_no_other_team(
     assert reopened.json() == {"reopened": 0, "notFound": [mine.client_job_id]}
     assert intruder.put(f"/jobs/v1/abort?userId={mine.user_id}").json() == {"aborted": 0}
     assert intruder.put("/jobs/v1/abort").json() == {"aborted": 1}
+    assert state(team, mine) == before
+
+
+def test_what_another_team_has_cannot_be_named_in_a_body(
+    team: Team, intruder: Team, mine: Ids, theirs: Ids
+) -> None:
+    arrived = _upload(intruder, inspection())
+    before, own = state(team, mine), state(intruder, theirs)
+    group, workflow = f"/api/group/{theirs.group_id}", f"/workflows/v2/{theirs.workflow_id}"
+    assigned = {"assignedUserIds": [mine.user_id]}
+    for answer in (
+        intruder.put(f"{group}/users", json=[mine.user_id]),
+        intruder.put(workflow, json={"liveObjectIds": [mine.user_id]}),
+        intruder.put(workflow, json={"liveObjectIds": [mine.group_id]}),
+        intruder.post("/workflows/v2", json={"uploadId": mine.workflow_upload_id, "name": "x"}),
+        intruder.post(
+            "/workflows/v2", json={"uploadId": arrived, "workflowId": mine.workflow_id, "name": "x"}
+        ),
+        intruder.post("/collections/v1/upload", json={"fileSize": 4, "collectionId": mine.collection_id}),
+        intruder.post("/scheduledjobs/v1", json={"name": "x", **assigned}),
+        intruder.put(f"/scheduledjobs/v1/{theirs.scheduled_job_id}/assignedUsers", json=assigned),
+    ):
+        assert answer.status_code in (404, 422), (str(answer.request.url), answer.text)
+    assert state(intruder, theirs) == own
+    # A job may name whatever it likes: it is the team's own scheduled job, or none.
+    meta = {"ScheduledJobId": mine.scheduled_job_id, "ScheduledTaskId": mine.scheduled_task_id}
+    intruder.synced(snapshot(status="Completed", metadata=meta, workflowId=mine.workflow_id))
     assert state(team, mine) == before
 
 

@@ -119,7 +119,8 @@ def test_an_executor_cannot_ask_for_the_administration_of_users(app: AuthApp) ->
     ("form", "status", "error"),
     [
         ({}, 400, "invalid_request"),
-        ({"grant_type": "authorization_code"}, 400, "unsupported_grant_type"),
+        ({"grant_type": "authorization_code"}, 400, "invalid_request"),
+        ({"grant_type": "implicit"}, 400, "unsupported_grant_type"),
         ({"grant_type": "password", "username": "x"}, 400, "invalid_request"),
         ({"grant_type": "client_credentials", "client_id": "x"}, 400, "invalid_request"),
         ({"grant_type": "client_credentials", "client_id": "x", "client_secret": "y"}, 401, "invalid_client"),

@@ -17,6 +17,8 @@ HEADERS: dict[str, dict[str, str]] = {
     "PATCH /attachments/v1/tus/{tus_id}": {**TUS, "Content-Type": TUS_CHUNK, "Upload-Offset": "0"},
     "DELETE /attachments/v1/tus/{tus_id}": TUS,
     "POST /attachments/v1/upload/{upload_id}": {"Content-Range": "bytes 0-1/4"},
+    "POST /workflows/v2/upload/{upload_id}": {"Content-Range": "bytes 0-1/4"},
+    "POST /collections/v1/upload/{upload_id}": {"Content-Range": "bytes 0-1/4"},
 }
 
 

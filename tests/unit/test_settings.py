@@ -76,3 +76,37 @@ def test_the_public_address_is_the_base_of_links_and_tokens() -> None:
     assert Settings(public_url="https://sync.example.com/").base_url == "https://sync.example.com"
     assert Settings(host="127.0.0.1", port=8123).base_url == "http://127.0.0.1:8123"
     assert Settings(tls_certificate="c", tls_key="k").base_url == "https://127.0.0.1:8000"
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("smtp_url", "http://mail.example.com"),
+        ("smtp_url", "smtp://"),
+        ("smtp_url", "smtp://host:port"),
+        ("mail_from", "Fieldsync"),
+        ("oidc_issuer", "http://login.example.com"),
+        ("oidc_issuer", "https://login.example.com?tenant=1"),
+        ("oidc_issuer", "https://login.example.com"),
+        ("redirect_uris", ("javascript:alert(1)",)),
+        ("redirect_uris", ("http://app.example.com/",)),
+        ("redirect_uris", ("https://app.example.com/#there",)),
+    ],
+)
+def test_an_address_for_mails_or_signing_in_that_cannot_be_used_is_refused_by_name(
+    setting: str, value: object
+) -> None:
+    with pytest.raises(InvalidSetting, match=f"FIELDSYNC_{setting.upper()}") as refused:
+        Settings.from_environment(**{setting: value})
+    assert "smtp://host:port" not in str(refused.value)
+
+
+def test_addresses_for_mails_and_signing_in_are_taken() -> None:
+    settings = Settings.from_environment(
+        smtp_url="smtp://sync%40example.com:p%40ss@mail.example.com:587",
+        mail_from="Fieldsync <sync@example.com>",
+        oidc_issuer="http://127.0.0.1:8080/realm",
+        oidc_client_id="fieldsync",
+        redirect_uris=("com.example.app:/signed-in", "https://app.example.com/signed-in"),
+    )
+    assert settings.oidc_client_id == "fieldsync"

@@ -1,0 +1,163 @@
+"""What the routes of accounts share: one object per process, and how they read forms and know browsers."""
+
+import hashlib
+import hmac
+import re
+from typing import Any, Protocol, runtime_checkable
+from urllib.parse import parse_qsl, urlsplit
+
+from litestar import Request, Response
+from litestar.di import NamedDependency
+
+from server.accounts.provider import Provider
+from server.accounts.sealing import Seal
+from server.auth.addresses import address_group, client_address
+from server.auth.grants import GrantRefused
+from server.auth.signin_limits import SignInLimits, TooManyAttempts
+from server.clock import now
+from server.errors import Problem
+from server.settings import Settings
+from storage.database import Database
+from storage.ids import new_secret
+from storage.queries.secrets import shared_secret
+
+_FORM = "application/x-www-form-urlencoded"
+_MAX_FORM_BYTES = 32_768
+_MAX_MEMBERS = 32
+_BROWSER = re.compile(r"[A-Za-z0-9_-]{43}")
+_DAY = 86_400
+
+
+@runtime_checkable
+class Wakes(Protocol):
+    """Whatever lets the worker look for tasks now."""
+
+    def wake(self) -> None:
+        """Something was enqueued."""
+
+
+class Accounts:
+    """What lives as long as the process.
+
+    Attributes:
+        provider: the OpenID Connect provider of the settings, if there is one.
+        link_limits: how often links may be asked for. Apart from the limits of signing in: who asks for a
+            link has not failed at anything, and must not use up the attempts of a whole depot.
+    """
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._database = database
+        self._seal: Seal | None = None
+        self.provider = Provider(settings) if settings.oidc_issuer else None
+        self.link_limits = SignInLimits()
+
+    async def seal(self) -> Seal:
+        """Signs what travels through browsers."""
+        if self._seal is None:
+            self._seal = Seal(await self._database.write(shared_secret, "accounts", now()))
+        return self._seal
+
+
+async def provide_accounts(
+    request: Request[Any, Any, Any],
+    settings: NamedDependency[Settings],
+    database: NamedDependency[Database],
+) -> Accounts:
+    """The dependency ``accounts``: the same object for all requests of the application."""
+    state = request.app.state
+    if "accounts" not in state:
+        state["accounts"] = Accounts(settings, database)
+    accounts: Accounts = state["accounts"]
+    return accounts
+
+
+class Browser:
+    """The browser of a request, known by a cookie that says nothing about the person.
+
+    A form is taken only from the browser it was given to, so that no other site can send it.
+    """
+
+    def __init__(self, request: Request[Any, Any, Any], settings: Settings) -> None:
+        self._secure = urlsplit(settings.base_url).scheme == "https"
+        # With this prefix no neighbouring host name can have set it (RFC 6265bis, 4.1.3.2).
+        self._prefix = "__Host-" if self._secure else ""
+        self._cookies = request.cookies
+        sent = self.cookie("fieldsync-browser")
+        self._secret = sent if sent and _BROWSER.fullmatch(sent) else new_secret()
+
+    @property
+    def mark(self) -> str:
+        """What a sealed value says of its browser."""
+        return hashlib.sha256(self._secret.encode()).hexdigest()
+
+    def is_marked(self, mark: str) -> bool:
+        """Whether a sealed value was given to this browser."""
+        return hmac.compare_digest(mark, self.mark)
+
+    def remember(self, answer: Response[Any]) -> Response[Any]:
+        """``answer`` with the cookie."""
+        self.set_cookie(answer, "fieldsync-browser", self._secret, _DAY)
+        return answer
+
+    def cookie(self, name: str) -> str | None:
+        """A cookie of ours."""
+        return self._cookies.get(self._prefix + name)
+
+    def set_cookie(self, answer: Response[Any], name: str, value: str, seconds: int) -> None:
+        """Let the browser keep ``value``; not for scripts, nor for requests that other sites make. Lax and
+        not Strict: an app opens our page, and a provider leads back to it, by a link from another site.
+        """
+        answer.set_cookie(
+            key=self._prefix + name,
+            value=value,
+            max_age=seconds,
+            path="/",
+            secure=self._secure,
+            httponly=True,
+            samesite="lax",
+        )
+
+
+def address_of(request: Request[Any, Any, Any], settings: Settings) -> str:
+    """What to count a request's attempts by."""
+    return address_group(client_address(request.scope, settings.trusted_proxies))
+
+
+async def form_of(request: Request[Any, Any, Any]) -> dict[str, str]:
+    """The members of a form.
+
+    Raises:
+        Problem: 415, 413 or 400: it is none that our pages send.
+    """
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM:
+        raise Problem(415, "unsupported-media-type", f"The body must be {_FORM}.")
+    body = await request.body()
+    if len(body) > _MAX_FORM_BYTES:
+        raise Problem(413, "too-large", f"The form must not be longer than {_MAX_FORM_BYTES} bytes.")
+    try:
+        members = parse_qsl(
+            body.decode(), keep_blank_values=True, max_num_fields=_MAX_MEMBERS, errors="strict"
+        )
+    except ValueError:
+        raise Problem(400, "bad-request", "The body is not a form in UTF-8.") from None
+    form = dict(members)
+    if len(form) != len(members):
+        raise Problem(400, "bad-request", "A member of the form was sent twice.")
+    if any("\0" in value for value in form.values()):
+        raise Problem(400, "bad-request", "A text may not hold a NUL.")
+    return form
+
+
+def too_many(limit: TooManyAttempts) -> Problem:
+    """The refusal after too many attempts."""
+    return Problem(
+        429,
+        "too-many-attempts",
+        f"Too many attempts. The next one may come in {limit.retry_after} s.",
+        headers={"Retry-After": str(limit.retry_after)},
+    )
+
+
+def refused(refusal: GrantRefused) -> Problem:
+    """A refused sign-in outside the token endpoint. Not 401, which needs a scheme to authenticate with."""
+    return Problem(403, refusal.code or "wrong-password", refusal.description)

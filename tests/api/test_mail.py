@@ -1,0 +1,253 @@
+"""Mails: to a mail server, whatever it does, or into a folder."""
+
+import asyncio
+import email
+import logging
+import re
+import stat
+from email.message import EmailMessage
+from email.policy import default
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from server.mail import Mail, Mailer, MailFailed, to_html
+from server.settings import Settings
+from tests.support.process import free_port
+from tests.support.smtp import mail_server
+
+MAIL = Mail("ada@example.com", "Your link", "Hello,\n\nsee https://sync.example.com/a?b=1&c=2 now.\n")
+PUBLIC = "https://sync.example.com"
+
+
+def mailer(folder: Path, smtp_url: str = "", **more: float) -> Mailer:
+    return Mailer(Settings(data=folder, public_url=PUBLIC, smtp_url=smtp_url), **more)
+
+
+def send(to: Mailer, mail: Mail = MAIL, message_id: str = "task-1") -> None:
+    asyncio.run(to.send(mail, message_id))
+
+
+def failure(to: Mailer, mail: Mail = MAIL) -> MailFailed:
+    with pytest.raises(MailFailed) as caught:
+        send(to, mail)
+    return caught.value
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted((folder / "mail").glob("*.eml"))
+
+
+def composed(mail: Mail, message_id: str = "task-1", mail_from: str = "") -> EmailMessage:
+    """What arrives, as a program of the other side reads it."""
+    sent = Mailer(Settings(public_url=PUBLIC, mail_from=mail_from)).compose(mail, message_id)
+    message = email.message_from_bytes(bytes(sent), policy=default)
+    assert isinstance(message, EmailMessage)
+    return message
+
+
+# Into a folder
+
+
+def test_without_a_server_a_mail_becomes_a_file_that_only_the_server_can_read(tmp_path: Path) -> None:
+    send(mailer(tmp_path))
+    (file,) = files(tmp_path)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    assert re.fullmatch(r"\d{8}T\d{6}\.\d{6}-task-1-sync\.example\.com\.eml", file.name)
+    message = email.message_from_bytes(file.read_bytes(), policy=default)
+    assert (message["To"], message["Subject"]) == ("ada@example.com", "Your link")
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_folder_that_cannot_be_written_is_a_failure_that_may_pass(tmp_path: Path) -> None:
+    (tmp_path / "mail").mkdir()
+    (tmp_path / "mail").rmdir()
+    (tmp_path / "mail").write_text("in the way")
+    with pytest.raises((MailFailed, FileExistsError)) as caught:
+        send(mailer(tmp_path))
+    assert isinstance(caught.value, MailFailed)
+    assert not caught.value.permanent
+
+
+# What a mail consists of
+
+
+def test_a_mail_has_text_html_a_date_and_says_that_no_person_wrote_it() -> None:
+    message = composed(MAIL)
+    text, html = message.get_body(("plain",)), message.get_body(("html",))
+    assert text is not None
+    assert html is not None
+    assert text.get_content().replace("\r\n", "\n") == MAIL.text
+    assert '<a href="https://sync.example.com/a?b=1&amp;c=2">' in html.get_content()
+    assert message["Date"].datetime.tzinfo is not None
+    assert message["Auto-Submitted"] == "auto-generated"
+    assert str(message["From"]) == "Fieldsync <fieldsync@sync.example.com>"
+
+
+def test_a_resend_has_the_same_message_id() -> None:
+    assert composed(MAIL, "task-7")["Message-ID"] == "<task-7@sync.example.com>"
+    assert composed(MAIL, "task-7")["Message-ID"] == composed(MAIL, "task-7")["Message-ID"]
+    odd = composed(MAIL, "a b\r\nBcc: c@d")["Message-ID"]
+    assert re.fullmatch(r"<[0-9a-f]{64}@sync\.example\.com>", odd)
+    assert odd != composed(MAIL, "a b")["Message-ID"]
+
+
+def test_names_and_titles_beyond_ascii_arrive_as_they_are() -> None:
+    mail = MAIL._replace(subject="Prüfung Nº 7 – 検査", name="Zoë Ångström, Ltd.")
+    message = composed(mail, mail_from="Außendienst <dienst@example.com>")
+    assert message["Subject"] == mail.subject
+    assert message["To"].addresses[0].display_name == mail.name
+    assert message["From"].addresses[0].display_name == "Außendienst"
+    assert message["From"].addresses[0].addr_spec == "dienst@example.com"
+
+
+def test_a_domain_beyond_ascii_goes_over_the_wire_in_ascii() -> None:
+    assert (
+        composed(MAIL._replace(to="ada@bücher.example"))["To"].addresses[0].domain == "xn--bcher-kva.example"
+    )
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\n", "\r", "\x0b", "\x0c", "\x85", "\u2028", "\0", "\r\n "])
+def test_a_line_end_in_a_name_or_title_never_makes_a_header(end: str) -> None:
+    evil = f"x{end}Bcc: evil@example.com{end}{end}body"
+    message = composed(MAIL._replace(subject=evil, name=evil), mail_from=f"{evil} <a@example.com>")
+    assert message["Bcc"] is None
+    assert "body" in message["Subject"]
+    assert sorted(message.keys()) == sorted(composed(MAIL).keys())
+    with pytest.raises(MailFailed) as caught:
+        composed(MAIL._replace(to=f"ada@example.com{end}Bcc: evil@example.com"))
+    assert caught.value.permanent
+
+
+@settings(deadline=None)
+@given(subject=st.text(), name=st.text(), text=st.text())
+def test_whatever_people_type_the_headers_are_ours(subject: str, name: str, text: str) -> None:
+    message = composed(MAIL._replace(subject=subject, name=name, text=text))
+    assert sorted(message.keys()) == sorted(composed(MAIL).keys())
+    assert [str(one.addr_spec) for one in message["To"].addresses] == ["ada@example.com"]
+
+
+@pytest.mark.parametrize(
+    "to",
+    ["", "ada", "@example.com", "ada@", "a@b@c", "ada@ex ample.com", "Ada <ada@example.com>", "a,b@example.com",
+     "ada@example.com, eve@example.com", "\"a\"@example.com", "ada@[127.0.0.1]", "ada@" + "x" * 80 + ".example"],
+)  # fmt: skip
+def test_what_is_no_address_is_refused_for_good(tmp_path: Path, to: str) -> None:
+    assert failure(mailer(tmp_path), MAIL._replace(to=to)).permanent
+    assert files(tmp_path) == []
+
+
+def test_html_made_from_text_escapes_what_people_typed() -> None:
+    made = to_html('<script>alert(1)</script> & "x" http://a.example/"><b>\n\nnext')
+    assert "<script>" not in made
+    assert "<b>" not in made
+    assert made.count("<p>") == 2
+
+
+# Through a server
+
+
+def test_a_mail_reaches_the_server(tmp_path: Path) -> None:
+    with mail_server(tmp_path) as server:
+        send(mailer(tmp_path, f"smtp://127.0.0.1:{server.port}"))
+    (received,) = server.received
+    assert received.recipients == ["ada@example.com"]
+    assert received.sender == "fieldsync@sync.example.com"
+    assert received.message["Message-ID"] == "<task-1@sync.example.com>"
+    assert files(tmp_path) == []
+
+
+def test_starttls_is_used_where_it_is_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with mail_server(tmp_path, starttls=True) as server:
+        monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))
+        send(mailer(tmp_path, f"smtp://localhost:{server.port}"))
+    assert [received.tls for received in server.received] == [True]
+
+
+def test_tls_from_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with mail_server(tmp_path, smtps=True) as server:
+        monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))
+        send(mailer(tmp_path, f"smtps://localhost:{server.port}"))
+    assert len(server.received) == 1
+
+
+def test_a_server_whose_certificate_is_not_trusted_gets_nothing(tmp_path: Path) -> None:
+    with mail_server(tmp_path, starttls=True) as server:
+        refused = failure(mailer(tmp_path, f"smtp://localhost:{server.port}"))
+    assert not refused.permanent
+    assert server.received == []
+
+
+def test_where_starttls_is_required_nothing_is_sent_without(tmp_path: Path) -> None:
+    with mail_server(tmp_path) as server:
+        refused = failure(mailer(tmp_path, f"smtp://127.0.0.1:{server.port}?starttls=required"))
+    assert (refused.permanent, server.received) == (False, [])
+
+
+def test_the_name_and_password_of_the_address_are_decoded(tmp_path: Path) -> None:
+    login = ("sync@example.com", "p@ss:w/rd ü%")
+    with mail_server(tmp_path, login=login) as server:
+        url = f"smtp://sync%40example.com:p%40ss%3Aw%2Frd%20%C3%BC%25@127.0.0.1:{server.port}"
+        send(mailer(tmp_path, url))
+    assert [received.login for received in server.received] == [login]
+
+
+@pytest.mark.parametrize("credentials", ["", "sync:wrong-secret@"])
+def test_a_server_that_does_not_let_us_in_is_for_the_operator_to_mend(
+    tmp_path: Path, credentials: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="fieldsync")
+    with mail_server(tmp_path, login=("sync", "secret")) as server:
+        refused = failure(mailer(tmp_path, f"smtp://{credentials}127.0.0.1:{server.port}"))
+    assert not refused.permanent
+    assert "wrong-secret" not in f"{refused}{caplog.text}"
+
+
+@pytest.mark.parametrize(
+    ("answer", "permanent"),
+    [("550 no such mailbox ada@example.com", True), ("552 full", True), ("450 try later", False)],
+)
+@pytest.mark.parametrize("where", ["on_recipient", "on_data"])
+def test_a_refusal_is_for_good_or_may_pass_as_the_server_says(
+    tmp_path: Path, answer: str, permanent: bool, where: str
+) -> None:
+    with mail_server(tmp_path) as server:
+        setattr(server, where, answer)
+        refused = failure(mailer(tmp_path, f"smtp://127.0.0.1:{server.port}"))
+    assert refused.permanent == permanent
+    assert answer[:3] in str(refused)
+    assert "ada@example.com" not in str(refused)
+
+
+@pytest.mark.parametrize("how", ["close", "hang"])
+def test_a_server_that_goes_away_or_says_nothing_gets_the_mail_again(tmp_path: Path, how: str) -> None:
+    with mail_server(tmp_path) as server:
+        server.on_data = how
+        refused = failure(mailer(tmp_path, f"smtp://127.0.0.1:{server.port}", step_seconds=0.5))
+        assert not refused.permanent
+        server.on_data = ""
+        send(mailer(tmp_path, f"smtp://127.0.0.1:{server.port}"))
+    assert len(server.received) == 1
+
+
+def test_a_mail_as_a_whole_has_an_end(tmp_path: Path) -> None:
+    with mail_server(tmp_path) as server:
+        server.on_data = "hang"
+        refused = failure(mailer(tmp_path, f"smtp://127.0.0.1:{server.port}", mail_seconds=0.5))
+    assert not refused.permanent
+
+
+def test_no_server_at_all_is_a_failure_that_may_pass(tmp_path: Path) -> None:
+    assert not failure(mailer(tmp_path, f"smtp://127.0.0.1:{free_port()}")).permanent
+
+
+def test_an_address_that_the_server_cannot_take_is_refused_for_good(tmp_path: Path) -> None:
+    mail = MAIL._replace(to="zoë@example.com")
+    with mail_server(tmp_path, utf8=False) as server:
+        assert failure(mailer(tmp_path, f"smtp://127.0.0.1:{server.port}"), mail).permanent
+    with mail_server(tmp_path) as server:
+        send(mailer(tmp_path, f"smtp://127.0.0.1:{server.port}"), mail)
+    assert server.received[0].recipients == ["zoë@example.com"]

@@ -1,0 +1,305 @@
+"""Signing in through an OpenID Connect provider: the good ones, the bad ones, and those that are down."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.accounts import NEW_PASSWORD, PASSWORD, App, Page, WebBrowser, column_of, person
+from tests.support.app import Account, RunningApp, Team, running_app
+from tests.support.oidc_provider import CLIENT_ID, CLIENT_SECRET, Provider, oidc_provider
+
+
+@pytest.fixture(scope="module")
+def running_provider() -> Iterator[Provider]:
+    with oidc_provider() as provider:
+        yield provider
+
+
+@pytest.fixture(scope="module")
+def oidc_app(running_provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
+    settings = {
+        "oidc_issuer": running_provider.url,
+        "oidc_client_id": CLIENT_ID,
+        "oidc_client_secret": CLIENT_SECRET,
+        "oidc_name": "Example Login",
+    }
+    with running_app(tmp_path_factory.mktemp("oidc"), "", **settings) as app:
+        yield app
+
+
+@pytest.fixture
+def provider(running_provider: Provider) -> Provider:
+    """The provider, honest again."""
+    clean = Provider()
+    for name in ("person", "claims", "algorithm", "status", "issuer_says", "userinfo"):
+        setattr(running_provider, name, getattr(clean, name))
+    return running_provider
+
+
+@pytest.fixture
+def oidc_team(oidc_app: RunningApp) -> Team:
+    forget_provider(oidc_app)
+    return oidc_app.team()
+
+
+def forget_provider(app: RunningApp) -> None:
+    """What the server knows of the provider is an hour old."""
+    if "accounts" in app.litestar.state:
+        app.litestar.state["accounts"].provider._metadata = None
+        app.litestar.state["accounts"].provider._keys = None
+
+
+def to_provider(browser: WebBrowser, tablet: App) -> httpx.Response:
+    """From the app to the sign-in page, and from its button to the provider."""
+    shown = browser.get(tablet.address())
+    (button,) = [link for link in Page(shown.text).links if link.startswith("/account/oidc/start")]
+    return browser.get(button)
+
+
+def through_provider(browser: WebBrowser, tablet: App) -> httpx.Response:
+    """All the way, until our server answers to the browser that came back."""
+    sent = to_provider(browser, tablet)
+    assert sent.status_code == 303, sent.text
+    return browser.get(back_from(sent))
+
+
+def back_from(sent: httpx.Response) -> str:
+    """The address to which the provider leads back, on our side."""
+    at_provider = httpx.get(sent.headers["location"], trust_env=False)
+    assert at_provider.status_code == 302
+    location: str = at_provider.headers["location"]
+    assert location.startswith("https://sync.example.com/account/oidc/callback?")
+    return location.removeprefix("https://sync.example.com")
+
+
+def claims_of(account: Account, **more: Any) -> dict[str, Any]:
+    return {
+        "sub": f"s-{account.subject_id}",
+        "email": account.username.upper(),
+        "email_verified": True,
+        **more,
+    }
+
+
+def test_the_provider_signs_somebody_in(oidc_team: Team, provider: Provider) -> None:
+    account = person(oidc_team)
+    provider.person = claims_of(account)
+    browser, tablet = WebBrowser(oidc_team.app), App(oidc_team.app)
+    tokens = tablet.exchange(tablet.answer(through_provider(browser, tablet))["code"])
+    assert tokens.status_code == 200, tokens.text
+    principal = oidc_team.app.call(oidc_team.app.authority.verify, tokens.json()["access_token"])
+    assert principal.subject_id == account.subject_id
+    assert column_of(oidc_team.app, account, "oidc_subject") == f"{provider.url} s-{account.subject_id}"
+    asked = provider.asked[-1]
+    assert (asked["code_challenge_method"], asked["scope"]) == ("S256", "openid email")
+    # The visit is over: its cookie is gone.
+    assert list(browser.cookies) == ["__Host-fieldsync-browser"]
+
+
+def test_afterwards_the_subject_counts_and_not_the_address(oidc_team: Team, provider: Provider) -> None:
+    account, heir = person(oidc_team), person(oidc_team)
+    browser, tablet = WebBrowser(oidc_team.app), App(oidc_team.app)
+    provider.person = claims_of(account)
+    tablet.answer(through_provider(browser, tablet))
+    provider.person = claims_of(heir) | {"sub": f"s-{account.subject_id}", "email_verified": False}
+    tokens = tablet.exchange(tablet.answer(through_provider(browser, tablet))["code"]).json()
+    principal = oidc_team.app.call(oidc_team.app.authority.verify, tokens["access_token"])
+    assert principal.subject_id == account.subject_id
+    # And nobody else gets in with the address of somebody who is linked.
+    provider.person = claims_of(account, sub="somebody else")
+    refused = through_provider(browser, tablet)
+    assert refused.status_code == 403
+
+
+def test_a_key_that_is_new_at_the_provider_is_fetched(oidc_team: Team, provider: Provider) -> None:
+    browser, tablet = WebBrowser(oidc_team.app), App(oidc_team.app)
+    provider.person = claims_of(person(oidc_team))
+    tablet.answer(through_provider(browser, tablet))
+    provider.new_key()
+    tablet.answer(through_provider(browser, tablet))
+
+
+def test_an_address_may_stand_in_the_userinfo_only(oidc_team: Team, provider: Provider) -> None:
+    account = person(oidc_team)
+    provider.person = {"sub": "u-1"}
+    provider.userinfo = claims_of(account) | {"sub": "u-1"}
+    tablet = App(oidc_team.app)
+    tablet.answer(through_provider(WebBrowser(oidc_team.app), tablet))
+    provider.person, provider.userinfo = {"sub": "u-2"}, claims_of(person(oidc_team)) | {"sub": "u-3"}
+    assert through_provider(WebBrowser(oidc_team.app), tablet).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"nonce": "another"},
+        {"nonce": None},
+        {"aud": "another"},
+        {"aud": [CLIENT_ID, "another"]},
+        {"aud": [CLIENT_ID, "another"], "azp": "another"},
+        {"iss": "https://login.example.com"},
+        {"iss": None},
+        {"exp": int(time.time()) - 3600},
+        {"exp": None},
+        {"sub": None},
+        {"sub": ""},
+        {"sub": "a\nb"},
+        {"sub": 7},
+    ],
+)
+def test_an_id_token_that_says_something_wrong_lets_nobody_in(
+    oidc_team: Team, provider: Provider, claims: dict[str, Any]
+) -> None:
+    provider.person, provider.claims = claims_of(person(oidc_team)), claims
+    refused = through_provider(WebBrowser(oidc_team.app), App(oidc_team.app))
+    assert (refused.status_code, "location" in refused.headers) == (502, False)
+    assert "cannot be trusted" in Page(refused.text).alert
+
+
+@pytest.mark.parametrize("algorithm", ["none", "HS256", "foreign"])
+def test_an_id_token_that_the_provider_did_not_sign_lets_nobody_in(
+    oidc_team: Team, provider: Provider, algorithm: str
+) -> None:
+    provider.person, provider.algorithm = claims_of(person(oidc_team)), algorithm
+    assert through_provider(WebBrowser(oidc_team.app), App(oidc_team.app)).status_code == 502
+
+
+@pytest.mark.parametrize("verified", [False, None, "true", 1])
+def test_an_address_that_is_not_verified_is_nobodys(
+    oidc_team: Team, provider: Provider, verified: object
+) -> None:
+    account = person(oidc_team)
+    provider.person = claims_of(account, email_verified=verified)
+    refused = through_provider(WebBrowser(oidc_team.app), App(oidc_team.app))
+    assert refused.status_code == 403
+    assert column_of(oidc_team.app, account, "oidc_subject") is None
+
+
+def test_nobody_is_created_and_nobody_is_guessed(oidc_team: Team, provider: Provider) -> None:
+    browser, tablet = WebBrowser(oidc_team.app), App(oidc_team.app)
+    provider.person = {"sub": "new", "email": "new@example.com", "email_verified": True}
+    refused = through_provider(browser, tablet)
+    assert refused.status_code == 403
+    assert "no account for new@example.com" in Page(refused.text).alert
+    # The way back leads to the sign-in page of the same request.
+    (link,) = Page(refused.text).links
+    assert browser.get(link).status_code == 200
+    shared = f"shared-{oidc_team.team_id}@example.com"
+    for _ in range(2):
+        person(oidc_team, email_address=shared)
+    provider.person = {"sub": "shared", "email": shared, "email_verified": True}
+    assert through_provider(browser, tablet).status_code == 403
+
+
+def test_a_locked_account_is_refused(oidc_team: Team, provider: Provider) -> None:
+    account = person(oidc_team, locked=True)
+    provider.person = claims_of(account)
+    refused = through_provider(WebBrowser(oidc_team.app), App(oidc_team.app))
+    assert refused.status_code == 403
+    assert "locked" in Page(refused.text).alert
+    assert column_of(oidc_team.app, account, "oidc_subject") is None
+
+
+def test_a_password_that_was_reset_must_be_changed_here_too(oidc_team: Team, provider: Provider) -> None:
+    provider.person = claims_of(person(oidc_team, password_expired=True))
+    browser, tablet = WebBrowser(oidc_team.app), App(oidc_team.app)
+    ask = through_provider(browser, tablet)
+    assert Page(ask.text).action == "/account/change"
+    assert "code" in tablet.answer(browser.send(ask, new=NEW_PASSWORD, again=NEW_PASSWORD))
+
+
+def test_the_provider_may_say_no(oidc_team: Team, provider: Provider) -> None:
+    browser, tablet = WebBrowser(oidc_team.app), App(oidc_team.app)
+    provider.person = claims_of(person(oidc_team))
+    to_provider(browser, tablet)
+    state = httpx.URL(to_provider(browser, tablet).headers["location"]).params["state"]
+    refused = browser.get(f"/account/oidc/callback?error=access_denied&state={state}")
+    assert refused.status_code == 403
+    assert "Example Login did not sign you in" in Page(refused.text).alert
+
+
+# Between the two
+
+
+def test_only_the_browser_that_began_it_may_come_back_and_only_once(
+    oidc_team: Team, provider: Provider
+) -> None:
+    provider.person = claims_of(person(oidc_team))
+    browser, tablet = WebBrowser(oidc_team.app), App(oidc_team.app)
+    address = back_from(to_provider(browser, tablet))
+    stranger = WebBrowser(oidc_team.app)
+    assert stranger.get(address).status_code == 400
+    to_provider(stranger, tablet)
+    assert stranger.get(address).status_code == 400
+    assert browser.get(address.replace("state=", "state=x")).status_code == 400
+    tablet.answer(browser.get(address))
+    assert browser.get(address).status_code == 400
+
+
+def test_another_issuer_must_not_answer_for_this_one(oidc_team: Team, provider: Provider) -> None:
+    provider.person = claims_of(person(oidc_team))
+    browser, tablet = WebBrowser(oidc_team.app), App(oidc_team.app)
+    address = back_from(to_provider(browser, tablet))
+    assert browser.get(f"{address}&iss=https%3A%2F%2Fevil.example").status_code == 502
+
+
+def test_other_sites_cannot_send_people_to_the_provider(oidc_team: Team) -> None:
+    browser, tablet = WebBrowser(oidc_team.app), App(oidc_team.app)
+    shown = browser.get(tablet.address())
+    (button,) = [link for link in Page(shown.text).links if "oidc" in link]
+    for stranger, address in (
+        (WebBrowser(oidc_team.app), button),
+        (browser, "/account/oidc/start?request=x"),
+    ):
+        refused = stranger.get(address)
+        assert (refused.status_code, "location" in refused.headers) == (400, False)
+
+
+# A provider in trouble
+
+
+def test_a_provider_that_answers_with_an_error_is_said_to_be_down(
+    oidc_team: Team, provider: Provider
+) -> None:
+    provider.person, provider.status = claims_of(person(oidc_team)), 500
+    refused = through_provider(WebBrowser(oidc_team.app), App(oidc_team.app))
+    assert refused.status_code == 503
+    assert "retry-after" in refused.headers
+    provider.status = 400
+    assert through_provider(WebBrowser(oidc_team.app), App(oidc_team.app)).status_code == 502
+
+
+def test_a_discovery_document_of_another_issuer_is_not_used(oidc_team: Team, provider: Provider) -> None:
+    provider.issuer_says = "https://login.example.com"
+    assert to_provider(WebBrowser(oidc_team.app), App(oidc_team.app)).status_code == 502
+
+
+def test_a_provider_that_is_not_there_leaves_the_password(oidc_team: Team) -> None:
+    account = person(oidc_team)
+    browser, tablet = WebBrowser(oidc_team.app), App(oidc_team.app)
+    provider = oidc_team.app.litestar.state["accounts"].provider if _used(oidc_team) else None
+    assert provider is not None
+    issuer, provider.issuer = provider.issuer, "http://127.0.0.1:9"
+    try:
+        refused = to_provider(browser, tablet)
+    finally:
+        provider.issuer = issuer
+    assert refused.status_code == 503
+    (link,) = Page(refused.text).links
+    shown = browser.get(link)
+    assert "code" in tablet.answer(browser.send(shown, username=account.username, password=PASSWORD))
+
+
+def _used(team: Team) -> bool:
+    return WebBrowser(team.app).get("/account/oidc/start").status_code == 400
+
+
+def test_without_the_setting_there_is_no_button_and_no_way(sqlite_app: RunningApp) -> None:
+    browser = WebBrowser(sqlite_app)
+    shown = browser.get(App(sqlite_app).address())
+    assert "Continue with" not in shown.text
+    assert browser.get("/account/oidc/start").status_code == 404
+    assert browser.get("/account/oidc/callback?code=x&state=y").status_code == 404
