@@ -2,4 +2,6 @@
 
 from typing import Any
 
-route_handlers: list[Any] = []
+from server.collections import records, routes, uploading
+
+route_handlers: list[Any] = [*routes.route_handlers, *uploading.route_handlers, *records.route_handlers]

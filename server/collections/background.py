@@ -1,13 +1,177 @@
-"""Reading the files of collections."""
+"""Reading the files of collections: from a CSV to records that can be asked for."""
 
-from collections.abc import Mapping
+import asyncio
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager, suppress
+from pathlib import Path
+from weakref import WeakValueDictionary
 
+import msgspec
+
+from media.formats import Refused
 from media.sandbox import Sandbox
-from server.worker import Handler
-from storage.blobs import BlobStore
-from storage.database import Database
+from media.tables import Built, build
+from server.attachments.forgetting import DELETE_BLOBS
+from server.clock import now
+from server.collections.details import Details, StoredColumn
+from server.worker import GiveUp, Handler, Retry
+from storage.blobs import BlobNotFound, BlobStore, BlobsUnavailable
+from storage.database import Connection, Database
+from storage.queries import collections as queries
+from storage.queries import tasks
+from storage.queries.collections import IMPORT, IMPORTING, FileRow, Outcome
+from storage.queue import Task
+
+log = logging.getLogger("fieldsync.collections")
+
+SECONDS = 120.0
+#: Files of a collection that can still be downloaded; older ones are deleted.
+KEPT_FILES = 20
+_RETRY_SECONDS = 10
+_CHUNK = 1024 * 1024
+_TYPE = "application/octet-stream"
+_FOLDER = "fieldsync-records-"
+_ABANDONED_SECONDS = 24 * 3600
 
 
 def handlers(database: Database, blobs: BlobStore, sandbox: Sandbox) -> Mapping[str, Handler]:
     """Kind of task -> what does it."""
-    return {}
+    importing = _Importing(database, blobs, sandbox)
+    return {IMPORT: importing.run}
+
+
+class _Importing:
+    def __init__(self, database: Database, blobs: BlobStore, sandbox: Sandbox) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._sandbox = sandbox
+        #: Of two files of one collection, the second is compared with the first. Other processes are noticed
+        #: at the end, which costs the work.
+        self._locks: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
+
+    async def run(self, task: Task) -> None:
+        """Read a file and let its records be the collection's. Doing it again changes nothing."""
+        row = await self._database.read(queries.file, task.team_id, task.subject)
+        if row is None:
+            return  # the collection was deleted
+        lock = self._locks.setdefault((task.team_id, row.collection_id), asyncio.Lock())
+        async with lock:
+            try:
+                outcome: Outcome = "again"
+                while outcome == "again":
+                    outcome = await self._import(task.team_id, row.file_id)
+            except BlobsUnavailable:
+                raise Retry(_RETRY_SECONDS) from None
+
+    async def _import(self, team_id: int, file_id: str) -> Outcome:
+        row = await self._database.read(queries.file, team_id, file_id)
+        if row is None or row.state != IMPORTING:
+            return "over"
+        _, past = await self._database.read(queries.current, team_id, row.collection_id)
+        if past is not None and past.number > row.number:
+            outcome, _ = await self._database.write(queries.make_current, team_id, row, past.file_id)
+            return outcome
+        # What is in it follows from its key, so that whoever does it again writes the same.
+        key = f"{row.blob_key}.after-{past.number if past else 0}.sqlite"
+        with _folder() as folder:
+            target = folder / "records.sqlite"
+            try:
+                built = await self._build(row, past, target)
+            except Refused as refusal:
+                built = Built(("unreadable", str(refusal)), [], [], 0, "", "", 0, [])
+            except BlobNotFound:
+                return await self._lost(team_id, row, past)
+            read = row._replace(
+                imported_at=now(), record_count=built.records, details=_details(built), records_key=key
+            )
+            if built.failure is not None:
+                log.info("file %s cannot be read: %s", file_id, built.failure[1])
+                failed = read._replace(records_key=None)
+                await self._database.write(_fail, team_id, failed)
+                return "over"
+            await self._blobs.put(key, _pieces(target), content_type=_TYPE, size=target.stat().st_size)
+        outcome = await self._database.write(_make_current, team_id, read, past.file_id if past else None)
+        if outcome != "current":
+            there = await self._database.read(queries.file, team_id, file_id)
+            if there is None or there.records_key != key:
+                await self._blobs.delete([key])
+        return outcome
+
+    async def _build(self, row: FileRow, past: FileRow | None, target: Path) -> Built:
+        async with AsyncExitStack() as stack:
+            source = await stack.enter_async_context(self._blobs.local_path(row.blob_key))
+            previous = None
+            if past is not None and past.records_key is not None:
+                previous = str(await stack.enter_async_context(self._blobs.local_path(past.records_key)))
+            return await self._sandbox.run(
+                build, str(source), str(target), row.number, previous, seconds=SECONDS
+            )
+
+    async def _lost(self, team_id: int, row: FileRow, past: FileRow | None) -> Outcome:
+        """One of the two files was not there: perhaps another one has come between."""
+        if await self._blobs.info(row.blob_key) is None:
+            there = await self._database.read(queries.file, team_id, row.file_id)
+            if there is None:
+                return "over"
+            raise GiveUp("The file is not in the blob store.")
+        _, current = await self._database.read(queries.current, team_id, row.collection_id)
+        if current is not None and past is not None and current.file_id == past.file_id:
+            raise GiveUp("The records of the file before it are not in the blob store.")
+        return "again"
+
+
+def _make_current(connection: Connection, team_id: int, read: FileRow, previous_id: str | None) -> Outcome:
+    outcome, key = queries.make_current(connection, team_id, read, previous_id)
+    keys = [key] if key else []
+    if outcome == "current":
+        keys += queries.forget_past(connection, team_id, read.collection_id, KEPT_FILES)
+    _delete_later(connection, team_id, keys)
+    return outcome
+
+
+def _fail(connection: Connection, team_id: int, read: FileRow) -> None:
+    queries.fail(connection, team_id, read)
+    _delete_later(
+        connection, team_id, queries.forget_past(connection, team_id, read.collection_id, KEPT_FILES)
+    )
+
+
+def _delete_later(connection: Connection, team_id: int, keys: list[str]) -> None:
+    if keys:
+        tasks.enqueue(connection, team_id, DELETE_BLOBS, keys[0], {"keys": keys}, now=now())
+
+
+def _details(built: Built) -> bytes:
+    return msgspec.json.encode(
+        Details(
+            header=built.header,
+            columns=[StoredColumn(*column) for column in built.columns],
+            encoding=built.encoding,
+            separator=built.separator,
+            problems=built.problems,
+            lines=built.lines,
+            failure=built.failure,
+        )
+    )
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A folder for one import. What a crash has left of others is removed on the occasion."""
+    before = time.time() - _ABANDONED_SECONDS
+    for other in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+        with suppress(OSError):  # somebody else's
+            if other.stat().st_mtime < before:
+                shutil.rmtree(other, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_FOLDER, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+async def _pieces(path: Path) -> AsyncIterator[bytes]:
+    with path.open("rb") as file:
+        while piece := await asyncio.to_thread(file.read, _CHUNK):
+            yield piece

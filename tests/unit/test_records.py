@@ -208,7 +208,7 @@ def test_blocks_are_passed_over_only_if_they_cannot_hold_it(
     draw = random.Random(1)
     rows = [
         (
-            f"{draw.choice('abc')}{number // 40}",
+            f"{draw.choice('abc')}{number // 40}{draw.randrange(3)}",
             f"{number / 100:.2f}" if number % 7 else "",
             f"2026-{1 + number // 100:02}-05",
         )
@@ -404,6 +404,17 @@ def test_removals_beyond_the_limit_are_forgotten_and_their_readers_start_anew(tm
         reader.read(path, built.columns, 100)
         assert sorted(reader.known.values()) == sorted(rows[8:])
         assert reader.resets == resets
+
+
+def test_a_reader_that_has_read_some_of_the_removals_that_were_forgotten_starts_anew() -> None:
+    for place, reaches in (
+        (Place(2, ALL, 1), True),
+        (Place(2, "ab", 1), False),
+        (Place(1, ALL, 1), False),
+        (Place(1, "ab", 2), True),  # it began with nothing after them
+        (Place(3, "", 1), True),
+    ):
+        assert records._reaches(place, number=3, floor=2) is reaches, place
 
 
 # Files

@@ -1,0 +1,234 @@
+"""Collections and their files (chapter 4); the records are in files of their own, see storage/records.py."""
+
+from typing import Literal, NamedTuple
+
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from storage.queries import tasks
+from storage.tables import collection_files, collections
+
+#: The kind of the task that reads a file; its subject is the file's id.
+IMPORT = "collection.import"
+
+IMPORTING, READY, FAILED, REPLACED = "importing", "ready", "failed", "replaced"
+
+Outcome = Literal["current", "replaced", "again", "over"]
+
+
+class CollectionRow(NamedTuple):
+    """A collection as stored. ``current_file_id``: the file whose records are served."""
+
+    collection_id: str
+    name: str
+    user_id: str
+    user_name: str
+    created_at: int
+    updated_at: int
+    current_file_id: str | None
+
+
+class FileRow(NamedTuple):
+    """A file of a collection. ``details``: see server/collections/details.py."""
+
+    file_id: str
+    collection_id: str
+    number: int
+    state: str
+    file_name: str | None
+    file_size: int
+    blob_key: str
+    uploaded_by: str
+    uploaded_at: int
+    imported_at: int | None
+    record_count: int
+    details: bytes
+    records_key: str | None
+
+
+_columns = [collections.c[name] for name in CollectionRow._fields]
+_file_columns = [collection_files.c[name] for name in FileRow._fields]
+
+
+def page(connection: Connection, team_id: int) -> list[CollectionRow]:
+    """The team's collections in the order in which they were made."""
+    query = select(*_columns).where(collections.c.team_id == team_id).order_by(collections.c.collection_id)
+    return [CollectionRow(*row) for row in connection.execute(query)]
+
+
+def one(connection: Connection, team_id: int, collection_id: str, lock: bool = False) -> CollectionRow | None:
+    """A collection; ``lock``: until the transaction ends nobody else changes it or its files."""
+    query = select(*_columns).where(
+        collections.c.team_id == team_id, collections.c.collection_id == collection_id
+    )
+    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    return CollectionRow(*row) if row else None
+
+
+def files(connection: Connection, team_id: int, collection_id: str | None = None) -> list[FileRow]:
+    """The files of a collection, or of all of the team's, by collection and in their order."""
+    query = (
+        select(*_file_columns)
+        .where(collection_files.c.team_id == team_id)
+        .order_by(collection_files.c.collection_id, collection_files.c.number)
+    )
+    if collection_id is not None:
+        query = query.where(collection_files.c.collection_id == collection_id)
+    return [FileRow(*row) for row in connection.execute(query)]
+
+
+def file(connection: Connection, team_id: int, file_id: str) -> FileRow | None:
+    """A file."""
+    query = select(*_file_columns).where(
+        collection_files.c.team_id == team_id, collection_files.c.file_id == file_id
+    )
+    row = connection.execute(query).one_or_none()
+    return FileRow(*row) if row else None
+
+
+def current(connection: Connection, team_id: int, collection_id: str) -> tuple[bool, FileRow | None]:
+    """Whether there is such a collection, and the file whose records it has."""
+    joined = collections.outerjoin(
+        collection_files,
+        (collection_files.c.team_id == collections.c.team_id)
+        & (collection_files.c.file_id == collections.c.current_file_id),
+    )
+    query = (
+        select(*_file_columns)
+        .select_from(joined)
+        .where(collections.c.team_id == team_id, collections.c.collection_id == collection_id)
+    )
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        return False, None
+    return True, FileRow(*row) if row[0] is not None else None
+
+
+def add(connection: Connection, team_id: int, row: CollectionRow) -> None:
+    """A new collection."""
+    connection.execute(insert(collections).values(team_id=team_id, **row._asdict()))
+
+
+def rename(connection: Connection, team_id: int, collection_id: str, name: str, now: int) -> bool:
+    """Give another name; False if there is no such collection."""
+    changed = connection.execute(
+        update(collections)
+        .where(collections.c.team_id == team_id, collections.c.collection_id == collection_id)
+        .values(name=name, updated_at=now)
+    )
+    return changed.rowcount > 0
+
+
+def remove(connection: Connection, team_id: int, collection_id: str) -> list[str] | None:
+    """Delete a collection; answers the keys of its blobs, None if there was none."""
+    if one(connection, team_id, collection_id, lock=True) is None:
+        return None
+    keys = [
+        key
+        for row in files(connection, team_id, collection_id)
+        for key in (row.blob_key, row.records_key)
+        if key
+    ]
+    for table in (collection_files, collections):
+        connection.execute(
+            delete(table).where(table.c.team_id == team_id, table.c.collection_id == collection_id)
+        )
+    return keys
+
+
+def add_file(connection: Connection, team_id: int, row: FileRow) -> bool:
+    """A file that has arrived, as the collection's newest, and the task that reads it. The caller holds the
+    collection's lock; the number is given here. False if it is there already.
+    """
+    if file(connection, team_id, row.file_id) is not None:
+        return False
+    newest = connection.execute(
+        select(func.max(collection_files.c.number)).where(
+            collection_files.c.team_id == team_id, collection_files.c.collection_id == row.collection_id
+        )
+    ).scalar_one()
+    numbered = row._replace(number=(newest or 0) + 1)
+    connection.execute(insert(collection_files).values(team_id=team_id, **numbered._asdict()))
+    tasks.enqueue(connection, team_id, IMPORT, row.file_id, now=row.uploaded_at)
+    return True
+
+
+def make_current(
+    connection: Connection, team_id: int, read: FileRow, previous_id: str | None
+) -> tuple[Outcome, str | None]:
+    """Let a file's records be those of the collection, if they follow those of ``previous_id``.
+
+    Args:
+        read: the file with what was read.
+
+    Returns:
+        ``replaced``: a later file was faster. ``again``: another one came between, its records are to be
+        compared. ``over``: the collection is gone, or somebody else has done it. With ``current``, the key of
+        the records that are not needed any more.
+    """
+    collection = one(connection, team_id, read.collection_id, lock=True)
+    there = file(connection, team_id, read.file_id)
+    if collection is None or there is None or there.state != IMPORTING:
+        return "over", None
+    past = None
+    if collection.current_file_id is not None:
+        past = file(connection, team_id, collection.current_file_id)
+    if past is not None and past.number > there.number:
+        set_file(connection, team_id, there._replace(state=REPLACED))
+        return "replaced", None
+    if collection.current_file_id != previous_id:
+        return "again", None
+    set_file(connection, team_id, read._replace(state=READY))
+    connection.execute(
+        update(collections)
+        .where(collections.c.team_id == team_id, collections.c.collection_id == read.collection_id)
+        .values(current_file_id=read.file_id)
+    )
+    if past is None:
+        return "current", None
+    set_file(connection, team_id, past._replace(records_key=None))
+    return "current", past.records_key
+
+
+def fail(connection: Connection, team_id: int, read: FileRow) -> None:
+    """Note why a file cannot be read, unless it is over already."""
+    if one(connection, team_id, read.collection_id, lock=True) is None:
+        return
+    there = file(connection, team_id, read.file_id)
+    if there is not None and there.state == IMPORTING:
+        set_file(connection, team_id, read._replace(state=FAILED))
+
+
+def set_file(connection: Connection, team_id: int, row: FileRow) -> None:
+    """Write what the import of a file has changed."""
+    connection.execute(
+        update(collection_files)
+        .where(collection_files.c.team_id == team_id, collection_files.c.file_id == row.file_id)
+        .values(
+            state=row.state,
+            imported_at=row.imported_at,
+            record_count=row.record_count,
+            details=row.details,
+            records_key=row.records_key,
+        )
+    )
+
+
+def forget_past(connection: Connection, team_id: int, collection_id: str, kept: int) -> list[str]:
+    """Forget the oldest files beyond so many; answers the keys of their blobs. Neither the current file nor one
+    that waits is forgotten, nor the newest, whose number the next one follows."""
+    collection = one(connection, team_id, collection_id)
+    rows = files(connection, team_id, collection_id)
+    past = [
+        row
+        for row in rows[: max(0, len(rows) - kept)]
+        if row.state != IMPORTING and (collection is None or row.file_id != collection.current_file_id)
+    ]
+    keys: list[str] = []
+    for row in past:
+        keys += [key for key in (row.blob_key, row.records_key) if key]
+        connection.execute(
+            delete(collection_files).where(
+                collection_files.c.team_id == team_id, collection_files.c.file_id == row.file_id
+            )
+        )
+    return keys
