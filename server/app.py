@@ -29,6 +29,7 @@ from server import (
     users,
     workflows,
 )
+from server.accounts.shared import Accounts
 from server.attachments import tus
 from server.attachments.taking import Taking
 from server.auth import routes as auth_routes
@@ -36,6 +37,7 @@ from server.auth.authority import Authority
 from server.auth.policies import PUBLIC
 from server.background import Background
 from server.clock import now
+from server.collections.uploading import Receiving
 from server.errors import Problem, handle
 from server.jobs.sync import BASIC_SYNC_PATHS, BasicSync, send_problem
 from server.logs import configure_logging
@@ -101,7 +103,9 @@ def create_app(settings: Settings | None = None) -> Application:
     uploads = Uploads(database, blobs, settings.upload_days * 86_400_000_000)
     # Granian ends its child after 15 s.
     background = Background(settings, database, blobs, uploads, ingest, stop_seconds=10)
+    receiving = Receiving(database, uploads, background.wake)
     records = RecordFiles(blobs, settings.data / "cache")
+    signing_in = Accounts(settings, database)
     finalizing = Finalizing(database, blobs, uploads, background.sandbox)
     taking = Taking(database, blobs, uploads, background.wake)
 
@@ -123,6 +127,7 @@ def create_app(settings: Settings | None = None) -> Application:
         finally:
             await taking.close()
             await finalizing.close()
+            await receiving.close()
             await background.stop()
             await ingest.close()
             await records.close()
@@ -150,8 +155,14 @@ def create_app(settings: Settings | None = None) -> Application:
     def provide_taking() -> Taking:
         return taking
 
+    def provide_accounts() -> Accounts:
+        return signing_in
+
     def provide_finalizing() -> Finalizing:
         return finalizing
+
+    def provide_receiving() -> Receiving:
+        return receiving
 
     def provide_records() -> RecordFiles:
         return records
@@ -172,7 +183,9 @@ def create_app(settings: Settings | None = None) -> Application:
             "blobs": Provide(provide_blobs, sync_to_thread=False),
             "uploads": Provide(provide_uploads, sync_to_thread=False),
             "taking": Provide(provide_taking, sync_to_thread=False),
+            "accounts": Provide(provide_accounts, sync_to_thread=False),
             "finalizing": Provide(provide_finalizing, sync_to_thread=False),
+            "receiving": Provide(provide_receiving, sync_to_thread=False),
             "records": Provide(provide_records, sync_to_thread=False),
             "background": Provide(provide_background, sync_to_thread=False),
         },

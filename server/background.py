@@ -21,6 +21,7 @@ from server.worker import CONCURRENCY, Handler, Worker
 from storage.blobs import BlobStore, open_blobs
 from storage.database import Database, Unavailable, open_database
 from storage.queries import attachments, tokens
+from storage.queries.collections import IMPORT
 from storage.queue import TaskQueue
 from sync.ingest import Ingest
 
@@ -102,7 +103,8 @@ class Background:
             **(more or {}),
         }
         concurrency = dict.fromkeys(handlers, CONCURRENCY)
-        concurrency[attachments.THUMBNAILS] = settings.media_workers
+        for kind in (attachments.THUMBNAILS, IMPORT):
+            concurrency[kind] = settings.media_workers
         self.worker = Worker(
             TaskQueue(database),
             handlers,

@@ -1,16 +1,13 @@
 """Accounts: passwords, and signing in on a page of ours or with an OpenID Connect provider."""
 
 from litestar import Router
-from litestar.di import Provide
 
 from server.accounts import links, passwords, signing_in, single_sign_on
 from server.accounts.rendering import on_error
-from server.accounts.shared import provide_accounts
-
-_DEPENDENCIES = {"accounts": Provide(provide_accounts)}
 
 route_handlers = [
-    Router("/", route_handlers=[passwords.change_password, links.send_link], dependencies=_DEPENDENCIES),
+    passwords.change_password,
+    links.send_link,
     Router(
         "/",
         route_handlers=[
@@ -25,7 +22,6 @@ route_handlers = [
             links.new_password_page,
             links.new_password,
         ],
-        dependencies=_DEPENDENCIES,
         # People see these: what goes wrong is a page, too.
         exception_handlers={Exception: on_error},
     ),

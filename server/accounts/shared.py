@@ -7,7 +7,6 @@ from typing import Any, Protocol, runtime_checkable
 from urllib.parse import parse_qsl, urlsplit
 
 from litestar import Request, Response
-from litestar.di import NamedDependency
 
 from server.accounts.provider import Provider
 from server.accounts.sealing import Seal
@@ -56,19 +55,6 @@ class Accounts:
         if self._seal is None:
             self._seal = Seal(await self._database.write(shared_secret, "accounts", now()))
         return self._seal
-
-
-async def provide_accounts(
-    request: Request[Any, Any, Any],
-    settings: NamedDependency[Settings],
-    database: NamedDependency[Database],
-) -> Accounts:
-    """The dependency ``accounts``: the same object for all requests of the application."""
-    state = request.app.state
-    if "accounts" not in state:
-        state["accounts"] = Accounts(settings, database)
-    accounts: Accounts = state["accounts"]
-    return accounts
 
 
 class Browser:

@@ -1,8 +1,8 @@
 """Sending the file of a collection in blocks (section 4.6)."""
 
 import asyncio
-from typing import Protocol, runtime_checkable
-from weakref import WeakKeyDictionary
+import contextlib
+from collections.abc import Callable
 
 import msgspec
 from litestar import Response, delete, get, post
@@ -22,6 +22,7 @@ from server.bodies import decode
 from server.clock import now
 from server.collections.routes import no_such_collection
 from server.http import json_response
+from storage.blobs import BlobsUnavailable
 from storage.database import Connection, Contended, Database
 from storage.queries import collections as queries
 from storage.queries import uploads as upload_queries
@@ -41,18 +42,85 @@ _LOOK_SECONDS = (0.02, 0.04, 0.08, 0.15)
 _ATTEMPTS = 5
 
 
-@runtime_checkable
-class Wakes(Protocol):
-    """What of the background work is needed here; it is what knows of this module."""
-
-    def wake(self) -> None:
-        """Something was enqueued."""
-
-
 class NewCollectionSession(NewSession, rename="camel", kw_only=True):
     """The body of section 4.6.3."""
 
     collection_id: str
+
+
+class Receiving:
+    """Takes complete files over, one at a time for each upload, whether the caller waits for it or not.
+
+    Args:
+        wake: tells the worker that there is something to do.
+    """
+
+    def __init__(self, database: Database, uploads: Uploads, wake: Callable[[], None]) -> None:
+        self._database = database
+        self._uploads = uploads
+        self._wake = wake
+        self._running: dict[tuple[int, str], asyncio.Task[None]] = {}
+
+    async def complete(self, upload: Upload) -> None:
+        """Make the file of a session that has all its bytes the newest of its collection.
+
+        Raises:
+            Problem: 404, the collection was deleted.
+            NoSuchUpload: the session was given up.
+        """
+        key = (upload.team_id, upload.upload_id)
+        task = self._running.get(key)
+        if task is None:
+            task = asyncio.create_task(self._take(upload))
+            self._running[key] = task
+            task.add_done_callback(lambda done: self._done(key, done))
+        await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """Let what is under way end."""
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
+
+    def _done(self, key: tuple[int, str], task: "asyncio.Task[None]") -> None:
+        self._running.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # whoever waited has it; nobody may have
+
+    async def _take(self, upload: Upload) -> None:
+        moment = now()
+        file = await self._uploads.assemble(upload, moment)
+        if file is None:
+            return
+        row = FileRow(
+            file_id=upload.upload_id,
+            collection_id=upload.target,
+            number=0,
+            state=IMPORTING,
+            file_name=upload.file_name,
+            file_size=file.size,
+            blob_key=file.blob_key,
+            uploaded_by=upload.subject_id,
+            uploaded_at=moment,
+            imported_at=None,
+            record_count=0,
+            details=b"",
+            records_key=None,
+        )
+        for attempt in range(_ATTEMPTS):
+            try:
+                found = await self._database.write(_record, upload.team_id, row)
+                break
+            except Contended:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+        if not found:
+            await self._uploads.discard(file)
+            if found is None:
+                raise no_such_collection()
+            raise NoSuchUpload("There is no such upload.")
+        self._wake()
+        # What is left of the blocks the clock removes.
+        with contextlib.suppress(BlobsUnavailable):
+            await self._uploads.finish(upload)
 
 
 @post(
@@ -92,13 +160,13 @@ async def send_block(
     upload_id: FromPath[str],
     uploads: NamedDependency[Uploads],
     database: NamedDependency[Database],
-    background: NamedDependency[Wakes],
+    receiving: NamedDependency[Receiving],
 ) -> Response[bytes]:
     """Section 4.6.4."""
     upload = await find_session(request, uploads, upload_id, KIND)
     upload = await receive_block(request, uploads, upload)
     if upload.complete and not upload.finished:
-        await _complete(database, uploads, background, upload)
+        await receiving.complete(upload)
         upload = await uploads.find(upload.team_id, upload.upload_id)
         if upload.finished and upload.file_size <= _WAITED_FOR:
             await _wait(database, upload)
@@ -141,65 +209,6 @@ async def cancel_upload(
 ) -> None:
     """Forget what has arrived. A file that is complete stays."""
     await uploads.cancel(await find_session(request, uploads, upload_id, KIND))
-
-
-#: What is being put together, of each application in this process.
-_running: WeakKeyDictionary[Uploads, dict[tuple[int, str], asyncio.Task[None]]] = WeakKeyDictionary()
-
-
-async def _complete(database: Database, uploads: Uploads, background: Wakes, upload: Upload) -> None:
-    """Take over the file of a session that has all its bytes. Goes on when the caller is gone."""
-    running = _running.setdefault(uploads, {})
-    key = (upload.team_id, upload.upload_id)
-    task = running.get(key)
-    if task is None:
-        task = asyncio.create_task(_take(database, uploads, background, upload))
-        running[key] = task
-
-        def done(ended: "asyncio.Task[None]") -> None:
-            running.pop(key, None)
-            if not ended.cancelled():
-                ended.exception()  # whoever waited has it; nobody may have
-
-        task.add_done_callback(done)
-    await asyncio.shield(task)
-
-
-async def _take(database: Database, uploads: Uploads, background: Wakes, upload: Upload) -> None:
-    moment = now()
-    file = await uploads.assemble(upload, moment)
-    if file is None:
-        return
-    row = FileRow(
-        file_id=upload.upload_id,
-        collection_id=upload.target,
-        number=0,
-        state=IMPORTING,
-        file_name=upload.file_name,
-        file_size=file.size,
-        blob_key=file.blob_key,
-        uploaded_by=upload.subject_id,
-        uploaded_at=moment,
-        imported_at=None,
-        record_count=0,
-        details=b"",
-        records_key=None,
-    )
-    for attempt in range(_ATTEMPTS):
-        try:
-            found = await database.write(_record, upload.team_id, row)
-            break
-        except Contended:
-            if attempt == _ATTEMPTS - 1:
-                raise
-    if found is None:
-        await uploads.discard(file)
-        raise no_such_collection()
-    if not found:
-        await uploads.discard(file)
-        raise NoSuchUpload("There is no such upload.")
-    background.wake()
-    await uploads.finish(upload)
 
 
 def _record(connection: Connection, team_id: int, row: FileRow) -> bool | None:

@@ -31,7 +31,7 @@ collection_files = Table(
     Column("collection_id", Text, nullable=False),
     # 1, 2, 3, … in the order in which the files of the collection were complete: of two, the later counts.
     Column("number", Integer, nullable=False),
-    # importing, ready, failed, replaced (a later file came first), deleted.
+    # importing, ready, failed, replaced (a later file came first).
     Column("state", Text, nullable=False),
     Column("file_name", Text),
     Column("file_size", BigInteger, nullable=False),

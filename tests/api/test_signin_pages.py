@@ -346,7 +346,7 @@ def test_what_the_form_carries_is_signed_and_ends(team: Team, browser: WebBrowse
     body, _, signature = sealed.partition(".")
     for bad in ("", "x", sealed[:-2], f"{body[:-1]}.{signature}", f".{signature}", body, "ü.ü", "x" * 9000):
         assert browser.send(shown, **filled, request=bad).status_code == 400
-    accounts = team.app.litestar.state["accounts"]
+    accounts = team.app._part("accounts")
     seal = accounts._seal
     accounts._seal = Seal(seal._key, lambda: seal._clock() + 3_600)
     try:
