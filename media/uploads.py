@@ -10,7 +10,6 @@ import hashlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import TypeVar
 
 from media.sniff import HEAD_BYTES
 from media.upload_sessions import (
@@ -31,7 +30,7 @@ from media.upload_sessions import (
     usable,
 )
 from storage.blobs import BlobNotFound, BlobStore, BlobsUnavailable, new_key
-from storage.database import Connection, Contended, Database
+from storage.database import Connection, Database
 from storage.ids import new_id
 from storage.queries import uploads as queries
 from storage.queries.uploads import MAX_BLOCK, Block, UploadRow
@@ -50,7 +49,6 @@ __all__ = [
     "Uploads",
 ]
 
-T = TypeVar("T")
 log = logging.getLogger("fieldsync.uploads")
 
 #: The most blocks of one session: 2 GB in blocks of 100 KB, the specification's largest, and some more. Each
@@ -58,7 +56,6 @@ log = logging.getLogger("fieldsync.uploads")
 MAX_BLOCKS = 25_000
 #: How long after its end the blobs of a session are left alone: a process may still be at the last block.
 _GRACE_US = 3600 * 1_000_000
-_ATTEMPTS = 5
 #: Types are not told to the blob store: what is served is decided by the row of the file.
 _TYPE = "application/octet-stream"
 
@@ -122,7 +119,7 @@ class Uploads:
             expires_at=now + self._lifetime,
             finished_at=None,
         )
-        row, blocks = await self._settled(_open, row, now, anew)
+        row, blocks = await self._database.settle(_open, row, now, anew)
         return upload_of(row, blocks)
 
     async def find(self, team_id: int, upload_id: str) -> Upload:
@@ -224,7 +221,7 @@ class Uploads:
         Raises:
             NoSuchUpload: it was given up or has expired.
         """
-        if not await self._settled(queries.finish, upload.team_id, upload.upload_id, self._clock()):
+        if not await self._database.settle(queries.finish, upload.team_id, upload.upload_id, self._clock()):
             raise gone()
         await self._remove_blocks(upload.team_id, upload.upload_id)
 
@@ -234,11 +231,11 @@ class Uploads:
 
     async def cancel(self, upload: Upload) -> None:
         """End a session and remove what came. A file that was taken over already stays."""
-        row = await self._settled(queries.give_up, upload.team_id, upload.upload_id)
+        row = await self._database.settle(queries.give_up, upload.team_id, upload.upload_id)
         if row is not None:
             with contextlib.suppress(BlobsUnavailable):  # the clock sees to it later
                 await self._clean(row)
-                await self._settled(queries.purge, 1)
+                await self._database.settle(queries.purge, 1)
 
     async def expire(self, now: int) -> int:
         """Remove the blocks of sessions that ended, and sessions that ended long ago; for the clock.
@@ -254,7 +251,7 @@ class Uploads:
                 await self._clean(row)
             cleaned += len(rows)
         # A device that comes back late is still told that its session expired.
-        await self._settled(queries.purge, now - self._lifetime)
+        await self._database.settle(queries.purge, now - self._lifetime)
         return cleaned
 
     # What the writing needs.
@@ -271,15 +268,15 @@ class Uploads:
         if keys:
             # Blobs first: as long as the rows are there, somebody knows of the blobs.
             await self._blobs.delete(keys)
-            await self._settled(queries.remove_blocks, team_id, upload_id, keys)
+            await self._database.settle(queries.remove_blocks, team_id, upload_id, keys)
 
     async def _forget(self, upload: Upload, blocks: Sequence[Block]) -> None:
         keys = [block.blob_key for block in blocks]
         await self._blobs.delete(keys)
-        await self._settled(queries.remove_blocks, upload.team_id, upload.upload_id, keys)
+        await self._database.settle(queries.remove_blocks, upload.team_id, upload.upload_id, keys)
 
     async def _forget_lost(self, upload: Upload, key: str) -> None:
-        row = await self._settled(_forget_lost, upload.team_id, upload.upload_id, key)
+        row = await self._database.settle(_forget_lost, upload.team_id, upload.upload_id, key)
         if row is not None and row.finished_at is None and row.expires_at > self._clock():
             log.warning("upload %s: the blob store has lost block %s", upload.upload_id, key)
 
@@ -288,12 +285,6 @@ class Uploads:
             await self._blobs.delete(keys)
         except BlobsUnavailable as error:
             log.warning("%d blobs are left over: %s", len(keys), error)
-
-    async def _settled(self, work: Callable[..., T], *args: object) -> T:
-        for _ in range(_ATTEMPTS - 1):
-            with contextlib.suppress(Contended):
-                return await self._database.write(work, *args)
-        return await self._database.write(work, *args)
 
 
 class _Writing:
@@ -393,7 +384,7 @@ class _Writing:
         upload, uploads = self._upload, self._uploads
         while self._parts:
             now = uploads._clock()
-            clashing = await uploads._settled(
+            clashing = await uploads._database.settle(
                 _record, upload.team_id, upload.upload_id, self._parts, now, now + uploads._lifetime
             )
             if clashing is None:

@@ -84,7 +84,7 @@ async def create_group(request: Request[Principal, Any, Any], database: NamedDep
     """Section 5.2. The group has neither users nor permissions yet."""
     name = bodies.name(bodies.decode(await request.body(), GroupName).name, "name")
     group = Group(new_id(), name)
-    await database.write(_create, request.user.team_id, group)
+    await database.settle(_create, request.user.team_id, group)
     return group
 
 
@@ -109,7 +109,7 @@ async def rename_group(
 ) -> Group:
     """Section 5.4."""
     name = bodies.name(bodies.decode(await request.body(), GroupName).name, "name")
-    await database.write(_rename, request.user.team_id, group_id, name)
+    await database.settle(_rename, request.user.team_id, group_id, name)
     return Group(group_id, name)
 
 
@@ -129,7 +129,7 @@ async def change_group_permissions(
 ) -> GroupDetails:
     """Section 5.5; answers as 5.3."""
     changes = parse_flags(bodies.decode(await request.body(), dict[str, Any]), GROUP_FLAGS)
-    group = await database.write(_change_permissions, request.user.team_id, group_id, changes)
+    group = await database.settle(_change_permissions, request.user.team_id, group_id, changes)
     _forget(authority, group.users)
     return group
 
@@ -178,7 +178,7 @@ async def delete_group(
     group_id: FromPath[str],
 ) -> Response[bytes]:
     """Section 5.8. Its users stay, without what the group gave them."""
-    _forget(authority, await database.write(_delete, request.user.team_id, group_id))
+    _forget(authority, await database.settle(_delete, request.user.team_id, group_id))
     return Response(b"")
 
 
@@ -199,7 +199,7 @@ async def _change_users(
         )
     # Each once, in the order they came.
     user_ids = list(dict.fromkeys(user_ids))
-    group, changed = await database.write(change, request.user.team_id, group_id, user_ids)
+    group, changed = await database.settle(change, request.user.team_id, group_id, user_ids)
     _forget(authority, changed)
     return group
 

@@ -6,7 +6,7 @@ from server.auth.passwords import generate_password, hash_password
 from server.auth.policies import SCOPES
 from server.clock import now
 from server.errors import Problem
-from storage.database import Connection, Contended, Database
+from storage.database import Connection, Database
 from storage.ids import new_id, new_secret
 from storage.queries.clients import NewClient, insert_client, insert_secret
 from storage.queries.teams import insert_team, team_by_name
@@ -32,11 +32,8 @@ async def create_team(database: Database, team: str, owner_email: str) -> dict[s
         raise ValueError(problem.detail) from None
     password, client_id, client_secret = generate_password(), new_id(), new_secret()
     arguments = (team, owner_email, await hash_password(password), client_id, hash_secret(client_secret))
-    try:
-        await database.write(_create, *arguments)
-    except Contended:
-        # Another set-up ran at the same moment; now what it made is seen.
-        await database.write(_create, *arguments)
+    # Another set-up may run at the same moment; then what it made is seen.
+    await database.settle(_create, *arguments)
     return {
         "team": team,
         "owner": owner_email,

@@ -208,7 +208,7 @@ async def change_settings(request: SettingsRequest, database: NamedDependency[Da
         queries.set_settings(connection, request.user.team_id, values)
         return values
 
-    return _answer(await database.write(change))
+    return _answer(await database.settle(change))
 
 
 @post(
@@ -220,7 +220,7 @@ async def change_settings(request: SettingsRequest, database: NamedDependency[Da
 )
 async def reset_settings(request: SettingsRequest, database: NamedDependency[Database]) -> Response[bytes]:
     """Section 11.1; answers as 11.4."""
-    await database.write(queries.set_settings, request.user.team_id, queries.DEFAULTS)
+    await database.settle(queries.set_settings, request.user.team_id, queries.DEFAULTS)
     return _answer(queries.DEFAULTS)
 
 

@@ -15,7 +15,7 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +34,7 @@ T = TypeVar("T")
 _RETRY_STATES = {"40001", "40P01"}
 _NOT_IN_REPERTOIRE = "22021"
 _SQLITE_BUSY_MS = 15_000
+_ATTEMPTS = 5
 _TRY_LOCK = text("SELECT pg_try_advisory_lock(:number)")
 
 
@@ -134,6 +135,18 @@ class Database:
         except (OSError, sqlite3.Error) as error:
             # Statements of the hot path go to the driver, past SQLAlchemy's own translation.
             raise _translated(error) from error
+
+    async def settle(self, work: Callable[..., T], *args: Any) -> T:
+        """As :meth:`write`, and again as long as another transaction wins: ``work`` looks anew each time.
+
+        Raises:
+            Contended: it lost too often.
+            Unavailable: as :meth:`write`.
+        """
+        for _ in range(_ATTEMPTS - 1):
+            with suppress(Contended):
+                return await self.write(work, *args)
+        return await self.write(work, *args)
 
     async def migrate(self) -> None:
         """Bring the schema up to this version."""

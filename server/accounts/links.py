@@ -146,7 +146,7 @@ async def new_password(
     wrong = DIFFERENT if new != form.get("again") else await unfit(user, new)
     if wrong is not None:
         return page("new_password", 422, error=wrong, token=token)
-    done = await database.write(_use_link, hash_secret(token), await hash_password(new), now())
+    done = await database.settle(_use_link, hash_secret(token), await hash_password(new), now())
     if not done:
         return message(410, "This link is not good any more", _GONE, _ANOTHER)
     authority.forget(user.user_id)
@@ -174,7 +174,7 @@ async def _ask(
     ) as attempt:
         # Asking is what is limited here.
         attempt.failed = True
-        work = gather(database.write(_enqueue, account, now()), sleep(ANSWER_SECONDS))
+        work = gather(database.settle(_enqueue, account, now()), sleep(ANSWER_SECONDS))
         if (await work)[0]:
             background.wake()
 

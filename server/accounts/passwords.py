@@ -168,7 +168,7 @@ async def unfit(user: UserRow, new: str) -> str | None:
 
 async def choose(database: Database, authority: Authority, user: UserRow, new: str) -> bool:
     """Give the user the password; False if the account was changed since ``user`` was read."""
-    done = await database.write(_set_password, user, await hash_password(new), now())
+    done = await database.settle(_set_password, user, await hash_password(new), now())
     authority.forget(user.user_id)
     return done
 

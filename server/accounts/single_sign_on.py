@@ -21,7 +21,7 @@ from server.auth.authority import Authority
 from server.auth.grants import Grants
 from server.auth.policies import PUBLIC
 from server.settings import Settings
-from storage.database import Connection, Contended, Database
+from storage.database import Connection, Database
 from storage.queries import accounts as queries
 from storage.queries.users import UserRow
 
@@ -112,7 +112,8 @@ async def come_back(
         except (ProviderDown, ProviderWrong) as error:
             answer = _failed(error, settings, begun.request)
         else:
-            user = await _user(database, identity)
+            # The same person may come in twice at one moment; then the link is seen.
+            user = await database.settle(_known_or_linked, identity)
             if user is None:
                 answer = _message(403, _nobody(identity, settings), begun.request)
             elif user.locked:
@@ -130,14 +131,6 @@ async def come_back(
 def callback(settings: Settings) -> str:
     """The address that is registered at the provider."""
     return f"{settings.base_url}/account/oidc/callback"
-
-
-async def _user(database: Database, identity: Identity) -> UserRow | None:
-    try:
-        return await database.write(_known_or_linked, identity)
-    except Contended:
-        # The same person came in twice at one moment; now the link is seen.
-        return await database.write(_known_or_linked, identity)
 
 
 def _known_or_linked(connection: Connection, identity: Identity) -> UserRow | None:

@@ -1,6 +1,5 @@
 """Taking a file over: whichever way it came, it becomes an attachment here, or is removed again."""
 
-import asyncio
 import contextlib
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,6 +8,7 @@ from media.sniff import sniff
 from media.uploads import Assembled, NoSuchUpload, Upload, Uploads
 from server.clock import now
 from server.errors import Problem
+from server.joined import Joined
 from storage.blobs import BlobStore, BlobsUnavailable
 from storage.database import Connection, Contended, Database
 from storage.queries import attachments as queries
@@ -16,8 +16,6 @@ from storage.queries import uploads as upload_queries
 from storage.queries.attachments import UPLOAD_KIND, NewFile, Stored
 
 __all__ = ["UPLOAD_KIND", "Taken", "Taking"]
-
-_ATTEMPTS = 5
 
 
 class Taken(NamedTuple):
@@ -43,7 +41,7 @@ class Taking:
         self._blobs = blobs
         self._uploads = uploads
         self._wake = wake
-        self._running: dict[tuple[int, str], asyncio.Task[None]] = {}
+        self._running: Joined[tuple[int, str], None] = Joined()
 
     async def take_file(
         self,
@@ -79,7 +77,7 @@ class Taking:
             stored_at=now(),
         )
         try:
-            stored, state, blob_key = await self._stored(team_id, new, upload)
+            stored, state, blob_key = await self._database.settle(_store, team_id, new, upload)
         except (NoSuchUpload, Contended):
             # Surely not recorded. After Unavailable nobody knows.
             await self._uploads.discard(file)
@@ -102,17 +100,11 @@ class Taking:
             HashMismatch, NoSuchUpload, BlobsUnavailable: see :meth:`Uploads.assemble`.
             Problem: 409 ``content-differs``; the session stays as it is.
         """
-        key = (upload.team_id, upload.upload_id)
-        task = self._running.get(key)
-        if task is None:
-            task = asyncio.create_task(self._complete(upload))
-            self._running[key] = task
-            task.add_done_callback(lambda done: self._done(key, done))
-        await asyncio.shield(task)
+        await self._running.run((upload.team_id, upload.upload_id), lambda: self._complete(upload))
 
     async def close(self) -> None:
         """Let what is under way end."""
-        await asyncio.gather(*self._running.values(), return_exceptions=True)
+        await self._running.close()
 
     async def _complete(self, upload: Upload) -> None:
         if not upload.finished:
@@ -131,21 +123,6 @@ class Taking:
         # The file is taken over; what is left of the blocks the clock removes.
         with contextlib.suppress(BlobsUnavailable):
             await self._uploads.finish(upload)
-
-    def _done(self, key: tuple[int, str], task: "asyncio.Task[None]") -> None:
-        self._running.pop(key, None)
-        if not task.cancelled():
-            task.exception()  # whoever waited has it; nobody may have
-
-    async def _stored(
-        self, team_id: int, new: NewFile, upload: Upload | None
-    ) -> tuple[Stored, str, str | None]:
-        for _ in range(_ATTEMPTS - 1):
-            try:
-                return await self._database.write(_store, team_id, new, upload)
-            except Contended:
-                continue
-        return await self._database.write(_store, team_id, new, upload)
 
 
 def content_differs() -> Problem:

@@ -82,7 +82,7 @@ async def create_collection(
     name = bodies.name(bodies.decode(await request.body(), Named).name, "name")
     user, moment = request.user, now()
     row = CollectionRow(new_id(), name, user.subject_id, user.username, moment, moment, None)
-    await database.write(queries.add, user.team_id, row)
+    await database.settle(queries.add, user.team_id, row)
     return CreatedCollection(row.collection_id)
 
 
@@ -101,7 +101,7 @@ async def rename_collection(
 ) -> Response[bytes]:
     """Section 4.3; answers as 4.1."""
     name = bodies.name(bodies.decode(await request.body(), Named).name, "name")
-    row, files = await database.write(_rename, request.user.team_id, collection_id, name, now())
+    row, files = await database.settle(_rename, request.user.team_id, collection_id, name, now())
     return _answer(request, [(row, files)], blobs)
 
 
@@ -119,7 +119,7 @@ async def delete_collection(
     blobs: NamedDependency[BlobStore],
 ) -> Response[bytes]:
     """Section 4.5. Its files go with it; an upload that is under way ends with 404."""
-    keys = await database.write(_delete, request.user.team_id, collection_id, now())
+    keys = await database.settle(_delete, request.user.team_id, collection_id, now())
     if keys:
         await delete_now(blobs, keys)
     return Response(b"", status_code=200)

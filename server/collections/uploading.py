@@ -22,8 +22,9 @@ from server.bodies import decode
 from server.clock import now
 from server.collections.routes import no_such_collection
 from server.http import json_response
+from server.joined import Joined
 from storage.blobs import BlobsUnavailable
-from storage.database import Connection, Contended, Database
+from storage.database import Connection, Database
 from storage.queries import collections as queries
 from storage.queries import uploads as upload_queries
 from storage.queries.collections import IMPORTING, FileRow
@@ -39,7 +40,6 @@ WAIT_SECONDS = 3.0
 #: A larger file takes longer than that anyway.
 _WAITED_FOR = 8 * 1024 * 1024
 _LOOK_SECONDS = (0.02, 0.04, 0.08, 0.15)
-_ATTEMPTS = 5
 
 
 class NewCollectionSession(NewSession, rename="camel", kw_only=True):
@@ -59,7 +59,7 @@ class Receiving:
         self._database = database
         self._uploads = uploads
         self._wake = wake
-        self._running: dict[tuple[int, str], asyncio.Task[None]] = {}
+        self._running: Joined[tuple[int, str], None] = Joined()
 
     async def complete(self, upload: Upload) -> None:
         """Make the file of a session that has all its bytes the newest of its collection.
@@ -68,22 +68,11 @@ class Receiving:
             Problem: 404, the collection was deleted.
             NoSuchUpload: the session was given up.
         """
-        key = (upload.team_id, upload.upload_id)
-        task = self._running.get(key)
-        if task is None:
-            task = asyncio.create_task(self._take(upload))
-            self._running[key] = task
-            task.add_done_callback(lambda done: self._done(key, done))
-        await asyncio.shield(task)
+        await self._running.run((upload.team_id, upload.upload_id), lambda: self._take(upload))
 
     async def close(self) -> None:
         """Let what is under way end."""
-        await asyncio.gather(*self._running.values(), return_exceptions=True)
-
-    def _done(self, key: tuple[int, str], task: "asyncio.Task[None]") -> None:
-        self._running.pop(key, None)
-        if not task.cancelled():
-            task.exception()  # whoever waited has it; nobody may have
+        await self._running.close()
 
     async def _take(self, upload: Upload) -> None:
         moment = now()
@@ -105,13 +94,7 @@ class Receiving:
             details=b"",
             records_key=None,
         )
-        for attempt in range(_ATTEMPTS):
-            try:
-                found = await self._database.write(_record, upload.team_id, row)
-                break
-            except Contended:
-                if attempt == _ATTEMPTS - 1:
-                    raise
+        found = await self._database.settle(_record, upload.team_id, row)
         if not found:
             await self._uploads.discard(file)
             if found is None:

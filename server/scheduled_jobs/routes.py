@@ -128,7 +128,7 @@ async def create(request: ScheduleRequest, database: NamedDependency[Database]) 
         shapes.user_ids(body.assigned_user_ids or ()),
         shapes.tasks(row.scheduled_job_id, body.tasks or ()),
     )
-    await database.write(_create, request.user.team_id, job)
+    await database.settle(_create, request.user.team_id, job)
     return printed(job)
 
 
@@ -163,7 +163,7 @@ async def assign(
     """Section 10.6."""
     named = bodies.decode(await request.body(), shapes.AssignedUsers).assigned_user_ids
     user_ids = shapes.user_ids(named)
-    return printed(await database.write(_assign, request.user, scheduled_job_id, user_ids, now()))
+    return printed(await database.settle(_assign, request.user, scheduled_job_id, user_ids, now()))
 
 
 def _assign(
@@ -197,7 +197,7 @@ async def delete_one(
     request: ScheduleRequest, scheduled_job_id: FromPath[str], database: NamedDependency[Database]
 ) -> Response[bytes]:
     """Section 10.7."""
-    if not await database.write(queries.mark_deleted, request.user.team_id, scheduled_job_id, now()):
+    if not await database.settle(queries.mark_deleted, request.user.team_id, scheduled_job_id, now()):
         raise not_found()
     return Response(b"", status_code=200)
 
@@ -229,7 +229,7 @@ async def update_task(
     # As with jobs, nothing happened later than it became known: a clock that is ahead must not win for good.
     updated_at = moment if updated_at is None else min(updated_at, moment)
     key = (scheduled_job_id, task_id.lower())
-    return printed(await database.write(_say, request.user, key, client_job_id, state, updated_at, moment))
+    return printed(await database.settle(_say, request.user, key, client_job_id, state, updated_at, moment))
 
 
 def _say(
@@ -264,7 +264,7 @@ async def update_status(
     if state is None:
         raise bodies.invalid("state", "state must be Scheduled or Completed.")
     shapes.time(body.updated, "updated")
-    return printed(await database.write(_update_status, request.user, scheduled_job_id, state, now()))
+    return printed(await database.settle(_update_status, request.user, scheduled_job_id, state, now()))
 
 
 def _update_status(
@@ -303,7 +303,7 @@ async def claim(
     request: ScheduleRequest, scheduled_job_id: FromPath[str], database: NamedDependency[Database]
 ) -> PrintedScheduledJob:
     """Beyond the specification."""
-    return printed(await database.write(_claim, request.user, scheduled_job_id, now()))
+    return printed(await database.settle(_claim, request.user, scheduled_job_id, now()))
 
 
 def _claim(connection: Connection, caller: Principal, scheduled_job_id: str, moment: int) -> ScheduledJob:
@@ -337,7 +337,7 @@ async def release(
     request: ScheduleRequest, scheduled_job_id: FromPath[str], database: NamedDependency[Database]
 ) -> PrintedScheduledJob:
     """Beyond the specification."""
-    return printed(await database.write(_release, request.user, scheduled_job_id, now()))
+    return printed(await database.settle(_release, request.user, scheduled_job_id, now()))
 
 
 def _release(connection: Connection, caller: Principal, scheduled_job_id: str, moment: int) -> ScheduledJob:

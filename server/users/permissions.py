@@ -52,7 +52,7 @@ async def change_permissions(
     """Section 13.9; answers as 13.4."""
     changes = parse_flags(bodies.decode(await request.body(), dict[str, Any]), FLAGS)
     principal = request.user
-    permissions = await database.write(
+    permissions = await database.settle(
         _change_permissions, principal.team_id, user_id, changes, "OWNER" in principal.permissions
     )
     authority.forget(user_id)

@@ -27,7 +27,7 @@ from server.users.rules import (
     only_by_owners,
     printed,
 )
-from storage.database import Connection, Contended, Database
+from storage.database import Connection, Database
 from storage.ids import new_id
 from storage.queries import users as queries
 from storage.queries.groups import leave_all_groups
@@ -118,11 +118,8 @@ async def create_user(
         permissions=frozenset(),
         created_at=now(),
     )
-    try:
-        await database.write(_create, user)
-    except Contended:
-        # Another request may have taken the name between the look and the insertion; now it is seen.
-        await database.write(_create, user)
+    # Another request may take the name between the look and the insertion; then it is seen.
+    await database.settle(_create, user)
     return CreatedUser(
         password=password,
         team_name=principal.team_name,
@@ -156,11 +153,8 @@ async def change_user(
     changes = _details(bodies.decode(await request.body(), dict[str, Any]))
     principal = request.user
     arguments = (principal.team_id, user_id, changes, "OWNER" in principal.permissions)
-    try:
-        user = await database.write(_change, *arguments)
-    except Contended:
-        # As when creating: the username is unique over all teams, which holding this one does not see to.
-        user = await database.write(_change, *arguments)
+    # As when creating: the username is unique over all teams, which holding this one does not see to.
+    user = await database.settle(_change, *arguments)
     authority.forget(user_id)
     return user
 
@@ -183,7 +177,7 @@ async def delete_user(
 ) -> Response[bytes]:
     """Section 13.10. Anyone who may delete users may delete oneself, the last owner aside."""
     principal = request.user
-    await database.write(_delete, principal.team_id, user_id, "OWNER" in principal.permissions)
+    await database.settle(_delete, principal.team_id, user_id, "OWNER" in principal.permissions)
     authority.forget(user_id)
     return Response(b"")
 

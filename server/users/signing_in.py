@@ -38,7 +38,7 @@ async def lock_user(
 ) -> User:
     """Section 13.5. Owners are locked by owners only."""
     principal = request.user
-    user = await database.write(_lock, principal.team_id, user_id, "OWNER" in principal.permissions)
+    user = await database.settle(_lock, principal.team_id, user_id, "OWNER" in principal.permissions)
     authority.forget(user_id)
     return user
 
@@ -58,7 +58,7 @@ async def unlock_user(
 ) -> User:
     """Section 13.7. Owners are unlocked by owners only."""
     principal = request.user
-    user = await database.write(_unlock, principal.team_id, user_id, "OWNER" in principal.permissions)
+    user = await database.settle(_unlock, principal.team_id, user_id, "OWNER" in principal.permissions)
     authority.forget(user_id)
     return user
 
@@ -84,7 +84,7 @@ async def reset_password(
     principal = request.user
     password = generate_password()
     password_hash = await hash_password(password)
-    await database.write(
+    await database.settle(
         _reset_password, principal.team_id, user_id, password_hash, "OWNER" in principal.permissions
     )
     authority.forget(user_id)

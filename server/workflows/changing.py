@@ -50,7 +50,7 @@ async def update_workflow(
 ) -> Response[bytes]:
     """Section 14.3; answers the workflow."""
     asked = checked_metadata(await request.body())
-    return json_response(await database.write(_update, request.user, workflow_id, asked, now()))
+    return json_response(await database.settle(_update, request.user, workflow_id, asked, now()))
 
 
 @put(
@@ -70,7 +70,7 @@ async def update_version(
     """Archives a version, or takes it out of the archive; answers the workflow."""
     asked = checked_version_changes(await request.body())
     return json_response(
-        await database.write(_update_version, request.user, workflow_id, version_id, asked, now())
+        await database.settle(_update_version, request.user, workflow_id, version_id, asked, now())
     )
 
 
@@ -85,7 +85,7 @@ async def activate_version(
     request: WorkflowRequest, version_id: FromPath[str], database: NamedDependency[Database]
 ) -> Response[bytes]:
     """Section 14.5; answers the workflow."""
-    return json_response(await database.write(_activate, request.user, version_id, now()))
+    return json_response(await database.settle(_activate, request.user, version_id, now()))
 
 
 @post(
@@ -104,7 +104,7 @@ async def approve_version(
     database: NamedDependency[Database],
 ) -> Response[bytes]:
     """Records who approved and when; answers the workflow. The first approval counts."""
-    return json_response(await database.write(_approve, request.user, workflow_id, version_id, now()))
+    return json_response(await database.settle(_approve, request.user, workflow_id, version_id, now()))
 
 
 @delete(
@@ -124,7 +124,7 @@ async def delete_version(
     background: NamedDependency[Background],
 ) -> Response[bytes]:
     """Section 14.6."""
-    keys = await database.write(_delete_version, request.user, workflow_id, version_id, now())
+    keys = await database.settle(_delete_version, request.user, workflow_id, version_id, now())
     await delete_now(blobs, keys)
     background.wake()
     return Response(b"", status_code=200)
@@ -146,7 +146,7 @@ async def delete_workflow(
     background: NamedDependency[Background],
 ) -> Response[bytes]:
     """Section 14.7."""
-    keys = await database.write(_delete, request.user, workflow_id, now())
+    keys = await database.settle(_delete, request.user, workflow_id, now())
     await delete_now(blobs, keys)
     background.wake()
     return Response(b"", status_code=200)

@@ -1,6 +1,5 @@
 """From an upload to a version of a workflow: put together, read, stored."""
 
-import asyncio
 import contextlib
 import uuid
 
@@ -12,10 +11,11 @@ from media.workflow_package import Package, PackageRefused, read_package
 from server.auth.principal import Principal
 from server.clock import now
 from server.errors import Problem
+from server.joined import Joined
 from server.workflows import documents
 from server.workflows.intake import Finalize, not_found
 from storage.blobs import BlobNotFound, BlobStore, BlobsUnavailable
-from storage.database import Connection, Contended, Database
+from storage.database import Connection, Database
 from storage.queries import uploads as upload_queries
 from storage.queries import workflows as queries
 from storage.queries.team_settings import approver_mode
@@ -23,7 +23,6 @@ from storage.queries.workflows import VersionRow, WorkflowRow
 
 #: The kind of the uploads that become versions.
 UPLOAD_KIND = "workflow"
-_ATTEMPTS = 5
 #: The largest steps there can be are read in a third of this.
 _SECONDS = 60.0
 
@@ -40,7 +39,7 @@ class Finalizing:
         self._blobs = blobs
         self._uploads = uploads
         self._sandbox = sandbox
-        self._running: dict[tuple[int, str], asyncio.Task[VersionRow]] = {}
+        self._running: Joined[tuple[int, str], VersionRow] = Joined()
 
     async def finalize(self, user: Principal, asked: Finalize) -> VersionRow:
         """The version that the upload has become, now or earlier.
@@ -53,14 +52,12 @@ class Finalizing:
             NoSuchUpload, Expired: see :meth:`Uploads.find`.
         """
         key = (user.team_id, asked.upload_id)
-        task = asyncio.create_task(self._after(self._running.get(key), user, asked))
-        self._running[key] = task
-        task.add_done_callback(lambda done: self._done(key, done))
-        return await asyncio.shield(task)
+        # After an earlier one, not with it: that may be refused for what only its own body says.
+        return await self._running.run_after(key, lambda: self._finalize(user, asked))
 
     async def close(self) -> None:
         """Let what is under way end."""
-        await asyncio.gather(*self._running.values(), return_exceptions=True)
+        await self._running.close()
 
     async def find(self, user: Principal, upload_id: str) -> Upload:
         """The caller's session; those who see the whole team see its sessions too.
@@ -69,19 +66,6 @@ class Finalizing:
             NoSuchUpload, Expired: see :meth:`Uploads.find`.
         """
         return checked_session(await self._uploads.find(user.team_id, upload_id), user)
-
-    async def _after(
-        self, earlier: "asyncio.Task[VersionRow] | None", user: Principal, asked: Finalize
-    ) -> VersionRow:
-        if earlier is not None:
-            await asyncio.wait([earlier])
-        return await self._finalize(user, asked)
-
-    def _done(self, key: tuple[int, str], task: "asyncio.Task[VersionRow]") -> None:
-        if self._running.get(key) is task:
-            del self._running[key]
-        if not task.cancelled():
-            task.exception()  # whoever waited has it; nobody may have
 
     async def _finalize(self, user: Principal, asked: Finalize) -> VersionRow:
         # Before the session: that is removed some days after its end, and the answer stays the same.
@@ -104,7 +88,7 @@ class Finalizing:
             raise _incomplete(await self.find(user, asked.upload_id))
         package = await self._read(file)
         try:
-            row = await self._stored(user, asked, upload, file, package)
+            row = await self._database.settle(_store, user, asked, upload, file, package, now())
         except NoSuchUpload:
             # Given up: nobody can finalize it any more. After other refusals somebody may be about to.
             await self._uploads.discard(file)
@@ -132,16 +116,6 @@ class Finalizing:
             raise Problem(422, refused.code, refused.detail, field="uploadId") from None
         except (BlobNotFound, OSError) as error:
             raise BlobsUnavailable(str(error)) from error
-
-    async def _stored(
-        self, user: Principal, asked: Finalize, upload: Upload, file: Assembled, package: Package
-    ) -> VersionRow:
-        for _ in range(_ATTEMPTS - 1):
-            try:
-                return await self._database.write(_store, user, asked, upload, file, package, now())
-            except Contended:
-                continue
-        return await self._database.write(_store, user, asked, upload, file, package, now())
 
 
 def checked_session(upload: Upload, user: Principal) -> Upload:

@@ -5,14 +5,16 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import func, select
 
 from storage.database import Connection, Contended, Database, open_database
+from storage.migrate import _config
 from storage.queries import clients, feed, jobs, pushes, quarantine, snapshots, teams, tokens, users
 from storage.queries.clients import NewClient
-from storage.queries.users import NewUser
+from storage.queries.users import NewUser, UserRow, user_by_username
 from storage.tables import feed_entries, feeds, metadata
 from storage.tables import users as users_table
 from sync.batch import apply_batch
@@ -100,7 +102,58 @@ def test_migrating_again_keeps_everything(storage: Storage) -> None:
     assert storage.read(jobs.by_client_job_id, storage.a, "kept") is not None
 
 
+def test_users_of_the_schema_before_groups_and_accounts_stay_as_they_are(database_url: str) -> None:
+    def fill(connection: Connection) -> None:
+        command.upgrade(_config(connection), "0002")
+        connection.exec_driver_sql("INSERT INTO teams (team_id, name, created_at) VALUES (7, 'old', 1)")
+        connection.exec_driver_sql(
+            "INSERT INTO users (team_id, user_id, username, username_key, email_address, name, password_hash, "
+            "permissions, locked, created_at) VALUES (7, 'u', 'Ana', 'ana', 'a@example.com', 'Ana', 'h', "
+            "'EXECUTOR', false, 1)"
+        )
+
+    async def main() -> UserRow | None:
+        database = open_database(database_url)
+        try:
+            if database._write_engine is not None:
+                with database._write_engine.begin() as connection:
+                    fill(connection)
+            else:
+                async with database._reader.begin() as connection:
+                    await connection.run_sync(fill)
+            await database.migrate()
+            return await database.read(user_by_username, "ana")
+        finally:
+            await database.close()
+
+    user = asyncio.run(main())
+    assert user is not None
+    assert (user.held, user.locked, user.password_expired) == (frozenset({"EXECUTOR"}), False, False)
+
+
 # Transactions
+
+
+def test_work_that_loses_to_another_transaction_is_done_again_and_then_sees_it(storage: Storage) -> None:
+    looks: list[bool] = []
+
+    def work(connection: Connection) -> str:
+        looks.append(teams.team_by_name(connection, "taken") is not None)
+        if len(looks) < 3:
+            raise Contended("another one was faster")
+        return "done"
+
+    assert storage.runner.run(storage.database.settle(work)) == "done"
+    assert len(looks) == 3
+
+    def never(connection: Connection) -> None:
+        looks.append(False)
+        raise Contended("always")
+
+    looks.clear()
+    with pytest.raises(Contended):
+        storage.runner.run(storage.database.settle(never))
+    assert len(looks) == 5
 
 
 def test_a_transaction_that_fails_leaves_nothing(storage: Storage) -> None:
