@@ -63,6 +63,8 @@ workflow_versions = Table(
     Column("problem", Text),
     # The step graph as JSON, compressed with zstandard; empty of an opaque one. Stays when it is deleted.
     Column("steps", LargeBinary, nullable=False),
+    # stepId -> [title, tag, type] as JSON, compressed: what naming the steps of a job takes; null of an opaque one.
+    Column("step_names", LargeBinary),
     Column("deleted_at", BigInteger),
     Index("ix_workflow_versions_workflow", "team_id", "workflow_id", "number", unique=True),
     Index("ix_workflow_versions_file", "team_id", "file_reference", unique=True),

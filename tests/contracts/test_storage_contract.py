@@ -108,7 +108,7 @@ def test_users_of_the_schema_before_groups_and_accounts_stay_as_they_are(databas
         connection.exec_driver_sql("INSERT INTO teams (team_id, name, created_at) VALUES (7, 'old', 1)")
         connection.exec_driver_sql(
             "INSERT INTO users (team_id, user_id, username, username_key, email_address, name, password_hash, "
-            "permissions, locked, created_at) VALUES (7, 'u', 'Ana', 'ana', 'a@example.com', 'Ana', 'h', "
+            "permissions, locked, created_at) VALUES (7, 'u', 'Ana', 'ana', 'Ana@Example.com', 'Ana', 'h', "
             "'EXECUTOR', false, 1)"
         )
 
@@ -128,6 +128,7 @@ def test_users_of_the_schema_before_groups_and_accounts_stay_as_they_are(databas
 
     user = asyncio.run(main())
     assert user is not None
+    assert user.email_address == "Ana@Example.com"
     assert (user.held, user.locked, user.password_expired) == (frozenset({"EXECUTOR"}), False, False)
 
 

@@ -1,5 +1,6 @@
 """Resources: groups, accounts, team settings, workflows, collections, scheduled jobs."""
 
+import unicodedata
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,6 +16,31 @@ TeamId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 def _where(text: str) -> dict[str, Any]:
     return {"sqlite_where": sa.text(text), "postgresql_where": sa.text(text)}
+
+
+def _fold() -> None:
+    """Give users that are there the keys by which they are found, as storage/queries/users.py makes them.
+
+    A username whose new key another one has keeps the one it had.
+    """
+    names = ("team_id", "user_id", "username", "username_key", "email_address", "email_key")
+    users = sa.table("users", *(sa.column(name) for name in names))
+    rows = op.get_bind().execute(sa.select(users)).all()
+    taken = {row.username_key for row in rows}
+    for row in rows:
+        key = _key(row.username)
+        if key in taken:
+            key = row.username_key
+        taken.add(key)
+        op.execute(
+            users.update()
+            .where(users.c.team_id == row.team_id, users.c.user_id == row.user_id)
+            .values(username_key=key, email_key=_key(row.email_address))
+        )
+
+
+def _key(text: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text.strip()).casefold())
 
 
 def upgrade() -> None:
@@ -207,6 +233,7 @@ def upgrade() -> None:
         sa.Column("opaque", sa.Boolean(), nullable=False),
         sa.Column("problem", sa.Text(), nullable=True),
         sa.Column("steps", sa.LargeBinary(), nullable=False),
+        sa.Column("step_names", sa.LargeBinary(), nullable=True),
         sa.Column("deleted_at", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("team_id", "version_id", name=op.f("pk_workflow_versions")),
     )
@@ -251,6 +278,10 @@ def upgrade() -> None:
     )
     op.add_column("users", sa.Column("oidc_subject", sa.Text(), nullable=True))
     op.add_column("users", sa.Column("deleted_at", sa.BigInteger(), nullable=True))
+    op.add_column("users", sa.Column("sign_ins", sa.Integer(), server_default="0", nullable=False))
+    op.add_column("users", sa.Column("email_key", sa.Text(), server_default="", nullable=False))
+    _fold()
+    op.create_index("ix_users_email", "users", ["email_key"], unique=False, **_where("deleted_at IS NULL"))
     op.drop_index("ix_users_username", table_name="users")
     op.create_index(
         "ix_users_username", "users", ["username_key"], unique=True, **_where("deleted_at IS NULL")
@@ -266,9 +297,10 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_index("ix_users_oidc", table_name="users")
+    op.drop_index("ix_users_email", table_name="users")
     op.drop_index("ix_users_username", table_name="users")
     op.create_index("ix_users_username", "users", ["username_key"], unique=True)
-    for column in ("deleted_at", "oidc_subject", "password_expired"):
+    for column in ("deleted_at", "oidc_subject", "password_expired", "email_key", "sign_ins"):
         op.drop_column("users", column)
     op.drop_column("teams", "settings")
     for table in (
