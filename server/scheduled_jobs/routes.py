@@ -244,7 +244,13 @@ def _say(
     job = _seen(queries.for_update(connection, caller.team_id, key[0]), caller)
     if all(task.task_id != key[1] for task in job.tasks):
         raise Problem(404, "no-such-scheduled-task", "The scheduled job has no such task.")
-    queries.say(connection, caller.team_id, key, client_job_id, state, updated_at, moment)
+    if not queries.say(connection, caller.team_id, key, client_job_id, state, updated_at, moment):
+        raise Problem(
+            409,
+            "too-many-jobs",
+            f"{queries.MAX_WORKS:,} jobs are known for this task; no further one is taken.",
+            field="clientJobId",
+        )
     return _seen(queries.one(connection, caller.team_id, key[0]), caller)
 
 

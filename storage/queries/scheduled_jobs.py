@@ -114,6 +114,8 @@ class Wanted(NamedTuple):
     or_unassigned: bool = False
 
 
+#: Jobs of one task of which a device may say something: all are looked at whenever one changes.
+MAX_WORKS = 1_000
 #: More ids than these are not named one by one in a statement.
 _MAX_NAMED = 1_000
 #: (scheduled job, task)
@@ -220,18 +222,24 @@ def say(
     state: int,
     updated_at: int,
     now: int,
-) -> None:
-    """Take what a device says of a task (section 10.4). The scheduled job is locked, and has the task."""
+) -> bool:
+    """Take what a device says of a task (section 10.4). The scheduled job is locked, and has the task.
+
+    Answers False if so many jobs are known for the task already that no further one is taken.
+    """
     known = _heard(connection, team_id, {key})[key]
-    before = next((work for work in known if work.client_job_id == client_job_id), Heard(client_job_id))
-    after = said(before, state, updated_at)
+    before = next((work for work in known if work.client_job_id == client_job_id), None)
+    if before is None and len(known) >= MAX_WORKS:
+        return False
+    after = said(before or Heard(client_job_id), state, updated_at)
     if after == before:
-        return
+        return True
     _put_said_parts.insert(
         connection, [(team_id, *key, client_job_id, after.said_state, after.said_updated_at)]
     )
     locked = _lock(connection, team_id, {key[0]})
     _settle(connection, team_id, locked, _tasks(connection, team_id, [key[0]]), {key}, now)
+    return True
 
 
 def _settle(

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from server.clock import now
+from storage.queries import scheduled_jobs as queries
 from sync.values import parse_time
 from tests.api.test_scheduled_jobs import SCHEDULE, scheduled
 from tests.support.app import Document, Team, problem
@@ -95,6 +96,20 @@ def test_of_several_jobs_for_a_task_the_farthest_counts(team: Team) -> None:
     say(team, job, "Completed", "2021-10-06T10:00:00")
     answer = say(team, job, "Active", "2021-10-06T11:00:00", changes={"clientJobId": "another"}).json()
     assert (answer["tasks"][0]["state"], answer["tasks"][0]["clientJobId"]) == (3, "c0bda7f7")
+
+
+def test_of_a_task_that_very_many_jobs_are_said_to_do_no_further_one_is_taken(
+    team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "MAX_WORKS", 2)
+    job = scheduled(team)
+    for number in range(2):
+        assert say(team, job, "Active", changes={"clientJobId": f"job-{number}"}).status_code == 200
+    refused = say(team, job, "Completed", changes={"clientJobId": "job-2"})
+    problem(refused, 409, "too-many-jobs", "clientJobId")
+    # One that is known goes on.
+    later = say(team, job, "Completed", at="2021-10-07T00:00:00Z", changes={"clientJobId": "job-1"})
+    assert later.json()["tasks"][0]["state"] == 3
 
 
 def test_a_clock_that_is_ahead_says_nothing_later_than_now(team: Team) -> None:
