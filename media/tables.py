@@ -250,11 +250,16 @@ def _names(header: Sequence[str]) -> list[str]:
     plain = [name.strip() or f"Column {number}" for number, name in enumerate(header, start=1)]
     taken = set(plain)
     names: list[str] = []
+    given: set[str] = set()
+    #: Of a name, the number of the last column that got it: the numbers below are taken and stay so.
+    last: dict[str, int] = {}
     for name in plain:
-        unique, number = name, 1
-        while unique in names or (number > 1 and unique in taken):
+        unique, number = name, last.get(name, 1)
+        while unique in given or (number > 1 and unique in taken):
             number += 1
             unique = f"{name} ({number})"
+        last[name] = number
+        given.add(unique)
         names.append(unique)
     return names
 

@@ -75,13 +75,14 @@ async def new_session(request: BlockRequest) -> NewSession:
 
 
 async def find_session(request: BlockRequest, uploads: Uploads, upload_id: str, kind: str) -> Upload:
-    """The team's session of this kind.
+    """The session of this kind: the caller's own, or one of the team's for whoever sees the team's work.
 
     Raises:
-        NoSuchUpload, Expired: see :meth:`Uploads.find`.
+        NoSuchUpload, Expired: see :meth:`Uploads.find`; it is somebody else's.
     """
-    upload = await uploads.find(request.user.team_id, upload_id)
-    if upload.kind != kind:
+    user = request.user
+    upload = await uploads.find(user.team_id, upload_id)
+    if upload.kind != kind or (user.own_work_only and upload.subject_id != user.subject_id):
         raise NoSuchUpload("There is no such upload.")
     return upload
 

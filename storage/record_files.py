@@ -135,7 +135,8 @@ class Writer:
         execute(
             "CREATE TABLE log (since INTEGER, id BLOB, position INTEGER, PRIMARY KEY (since, id)) WITHOUT ROWID"
         )
-        base, floor = number, 0
+        # Nothing is known of what was before: whoever has read it begins anew.
+        base = floor = number
         if previous is None:
             self._fill_ids(count, number, "")
         else:

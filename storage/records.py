@@ -1,7 +1,6 @@
 """Records of collections: reading the files that storage/record_files.py writes.
 
-They never change, so they are opened without locks, by as many readers as there are. Which index answers a
-question is decided here and not by SQLite: it knows neither how many rows a value has nor that a page needs few.
+They never change, so they are opened without locks, by as many readers as there are.
 """
 
 import asyncio
@@ -13,13 +12,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from storage.blobs import BlobNotFound, BlobStore, BlobsUnavailable, FolderBlobs
 from storage.blobs.threads import Threads
-from storage.record_files import Column, date_key, key_of
+from storage.record_files import Column
+from storage.record_plans import Condition, Sort, statement
 
 __all__ = ["Change", "Column", "Condition", "Page", "Record", "RecordFiles", "Sort", "page"]
 
@@ -31,36 +30,6 @@ _MAX_IDLE = 16
 _CACHE_KB = 4096
 _MMAP_BYTES = 1024**3
 _CACHE_BYTES = 2 * 1024**3
-#: So many rows are always looked at one by one and sorted, some milliseconds. Of more, it depends on how soon a
-#: page would be full if all rows were read in the order asked for.
-_FEW = 5_000
-#: As far as is counted how many rows a condition leads to.
-_COUNTED = 20_000
-#: What part of the rows those beyond are taken for. Too large a guess costs much more than too small a one.
-_MANY = 0.1
-#: What reading a row in the order of the file costs beside one found by an index.
-_IN_FILE_ORDER = 0.15
-_LARGEST = 2**62
-
-
-class Condition(NamedTuple):
-    """What a record must fulfil. ``operator``: ``=``, ``!=``, ``^=``, ``<``, ``<=``, ``>`` or ``>=``.
-
-    Attributes:
-        column: its place in the table.
-        value: of a number or a date, one of that type, or empty, which stands for no value.
-    """
-
-    column: int
-    operator: str
-    value: str
-
-
-class Sort(NamedTuple):
-    """By which column a page is sorted."""
-
-    column: int
-    descending: bool
 
 
 class Record(NamedTuple):
@@ -217,16 +186,6 @@ def _touched(path: Path) -> bool:
 # Pages
 
 
-class _Test(NamedTuple):
-    """A condition as SQL. ``span``: the values between which all that fulfil it lie, if it is one range."""
-
-    condition: Condition
-    sql: str
-    values: tuple[Any, ...]
-    span: tuple[Any, Any] | None
-    indexed: bool
-
-
 def page(
     connection: sqlite3.Connection,
     columns: Sequence[Column],
@@ -253,165 +212,6 @@ def _positions(
 ) -> list[int]:
     text, values = statement(connection, columns, where, sort, skip, count)
     return [position for (position,) in connection.execute(text, values)]
-
-
-def statement(
-    connection: sqlite3.Connection,
-    columns: Sequence[Column],
-    where: Sequence[Condition],
-    sort: Sort | None,
-    skip: int,
-    count: int,
-) -> tuple[str, list[Any]]:
-    """The SELECT that finds the places of a page's rows, with its values."""
-    tests = [_test(connection, columns, condition) for condition in where]
-    if not tests and sort is None:
-        # Places are numbered without gaps.
-        return "SELECT position FROM records WHERE position > ? ORDER BY position LIMIT ?", [skip, count]
-    values = [value for test in tests for value in test.values]
-    fulfilled = f" WHERE {' AND '.join(test.sql for test in tests)}" if tests else ""
-    direction = "DESC" if sort and sort.descending else "ASC"
-    order = f"position {direction}"
-    if sort is not None:
-        order = f"{key_of(sort.column, columns[sort.column])} {direction}, {order}"
-    (sided,) = connection.execute("SELECT sided FROM meta").fetchone()
-    spans = [test for test in tests if test.span is not None and test.condition.column < sided]
-    source = _source(connection, columns, tests, sort, skip + count, bool(spans))
-    text = f"SELECT position FROM {source}{fulfilled} ORDER BY {order} LIMIT ? OFFSET ?"  # noqa: S608
-    if source == _BLOCKS:
-        between, more = "", []
-        for test in spans:
-            assert test.span is not None
-            low, high = test.span
-            index = test.condition.column
-            # Of a column without known sides nothing can be passed over.
-            between += f" AND (low{index} IS NULL OR (low{index} <= ? AND high{index} >= ?))"
-            more += [_HIGHEST if high is None else high, _LOWEST if low is None else low]
-        text = (
-            f"SELECT position FROM {source} WHERE position BETWEEN first AND last{between}"  # noqa: S608
-            f" AND {' AND '.join(test.sql for test in tests)} ORDER BY first LIMIT ? OFFSET ?"
-        )
-        values = more + values
-    return text, [*values, count, skip]
-
-
-#: Before and after every value there is: SQLite sorts numbers before texts before blobs.
-_LOWEST, _HIGHEST = -(2**63), b"\xff"
-#: Not indexed: an index would change the order within a block.
-_BLOCKS = "blocks CROSS JOIN records NOT INDEXED"
-
-
-def _source(
-    connection: sqlite3.Connection,
-    columns: Sequence[Column],
-    tests: Sequence[_Test],
-    sort: Sort | None,
-    wanted: int,
-    spans: bool,
-) -> str:
-    """The table with the index that finds the rows soonest."""
-    usable = [test for test in tests if test.indexed]
-    if sort is None:
-        # The rows of one value stand in the order of the file.
-        equal = [test for test in usable if test.condition.operator == "="]
-        if len(tests) == 1 and equal:
-            return f"records INDEXED BY i{equal[0].condition.column}"
-    elif columns[sort.column].indexed and all(test.condition.column == sort.column for test in tests):
-        return f"records INDEXED BY i{sort.column}"
-    of = _worth_it(connection, usable, wanted, 1.0 if sort else _IN_FILE_ORDER)
-    if of is not None:
-        return f"records INDEXED BY i{of}"
-    if sort is not None:
-        column = sort.column
-        return f"records INDEXED BY i{column}" if columns[column].indexed else "records NOT INDEXED"
-    return _BLOCKS if spans else "records NOT INDEXED"
-
-
-def _worth_it(
-    connection: sqlite3.Connection, usable: Sequence[_Test], wanted: int, cost: float
-) -> int | None:
-    """The column whose index leads to so few rows that looking at all of them is best; None: reading the rows
-    in the order asked for, until ``wanted`` are found, is cheaper.
-
-    Args:
-        cost: of reading a row in the order asked for, in parts of that of one found by an index.
-    """
-    (records,) = connection.execute("SELECT records FROM meta").fetchone()
-    if not usable or not records:
-        return None
-    fewest, of, part = _COUNTED, None, 1.0
-    for column in {test.condition.column for test in usable}:
-        together = [test for test in usable if test.condition.column == column]
-        counting = (
-            f"SELECT count(*) FROM (SELECT 1 FROM records INDEXED BY i{column}"  # noqa: S608
-            f" WHERE {' AND '.join(test.sql for test in together)} LIMIT {_COUNTED})"
-        )
-        values = [value for test in together for value in test.values]
-        (found,) = connection.execute(counting, values).fetchone()
-        part *= found / records if found < _COUNTED else _MANY
-        if found < fewest:
-            fewest, of = found, column
-    if fewest <= _FEW:
-        return of
-    read = (
-        min(records, wanted / part) if part else records
-    )  # if what the conditions ask for has nothing to do with the order
-    return of if fewest < read * cost else None
-
-
-def _test(connection: sqlite3.Connection, columns: Sequence[Column], condition: Condition) -> _Test:
-    column = columns[condition.column]
-    key = key_of(condition.column, column)
-    operator, text = condition.operator, condition.value
-    # Of nearly all rows, no index finds those that are another value's.
-    indexed = column.indexed and operator != "!="
-    if operator == "^=":
-        if not text:
-            return _Test(condition, f"{key} >= ?", ("",), ("", None), indexed)
-        after = _after(text)
-        if after is None:
-            return _Test(condition, f"{key} >= ?", (text,), (text, None), indexed)
-        return _Test(condition, f"{key} >= ? AND {key} < ?", (text, after), (text, after), indexed)
-    if column.type == "text":
-        value: Any = text
-    elif not text:
-        sql = f"{key} IS NULL" if operator == "=" else f"{key} IS NOT NULL"
-        return _Test(condition, sql, (), None, indexed)
-    elif column.type == "number":
-        value = _number(text, column.scale)
-    else:
-        (value,) = connection.execute(f"SELECT {date_key('?')}", (text,)).fetchone()
-    if operator == "!=":
-        return _Test(condition, f"{key} IS NOT ?", (value,), None, False)
-    span = {
-        "=": (value, value),
-        "<": (None, value),
-        "<=": (None, value),
-        ">": (value, None),
-        ">=": (value, None),
-    }[operator]
-    return _Test(condition, f"{key} {operator} ?", (value,), span, indexed)
-
-
-def _number(text: str, scale: int) -> int | float:
-    """A number as the columns of this scale are compared."""
-    scaled = Decimal(text).scaleb(scale)
-    if abs(scaled) > _LARGEST:
-        return _LARGEST if scaled > 0 else -_LARGEST
-    whole = int(scaled)
-    # Between two that the column can hold: any number between them compares as it does.
-    return whole if whole == scaled else whole + (0.5 if scaled > 0 else -0.5)
-
-
-def _after(text: str) -> str | None:
-    """The first text after all that begin with ``text``; None if there is none."""
-    while text:
-        last = ord(text[-1])
-        if last < 0x10FFFF:
-            # Surrogates are no characters.
-            return text[:-1] + chr(0xE000 if last == 0xD7FF else last + 1)
-        text = text[:-1]
-    return None
 
 
 def _records(

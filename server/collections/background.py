@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -32,6 +33,11 @@ SECONDS = 120.0
 #: Files of a collection that can still be downloaded; older ones are deleted.
 KEPT_FILES = 20
 _RETRY_SECONDS = 10
+#: What is said of a file with which the last attempt failed. What happened stands in the task, for administrators.
+_LAST = (
+    "unreadable",
+    f"The server failed to read it, {tasks.MAX_ATTEMPTS} times. Upload it again, or tell an administrator.",
+)
 _CHUNK = 1024 * 1024
 _TYPE = "application/octet-stream"
 _FOLDER = "fieldsync-records-"
@@ -42,6 +48,14 @@ def handlers(database: Database, blobs: BlobStore, sandbox: Sandbox) -> Mapping[
     """Kind of task -> what does it."""
     importing = _Importing(database, blobs, sandbox)
     return {IMPORT: importing.run}
+
+
+class _Lost(Exception):
+    """A file that is needed is not in the blob store. The text is for people."""
+
+
+class _NotStored(Exception):
+    """The records found no room. Reading the file again every few seconds would not make any."""
 
 
 class _Importing:
@@ -66,6 +80,19 @@ class _Importing:
                     outcome = await self._import(task.team_id, row.file_id)
             except BlobsUnavailable:
                 raise Retry(_RETRY_SECONDS) from None
+            except _Lost as lost:
+                await self._give_up(task, ("file-lost", str(lost)))
+                raise GiveUp(str(lost)) from None
+            except Exception:
+                if task.attempts >= tasks.MAX_ATTEMPTS:
+                    await self._give_up(task, _LAST)
+                raise
+
+    async def _give_up(self, task: Task, failure: tuple[str, str]) -> None:
+        """Note that a file will not be read, so that nobody waits for it and it is forgotten like others."""
+        row = await self._database.read(queries.file, task.team_id, task.subject)
+        if row is not None and row.state == IMPORTING:
+            await self._database.write(_fail, task.team_id, _failed(row, _refused(failure)))
 
     async def _import(self, team_id: int, file_id: str) -> Outcome:
         row = await self._database.read(queries.file, team_id, file_id)
@@ -80,20 +107,28 @@ class _Importing:
         with _folder() as folder:
             target = folder / "records.sqlite"
             try:
-                built = await self._build(row, past, target)
+                try:
+                    built = await self._build(row, past, target)
+                except BlobNotFound:
+                    missing = await self._missing(team_id, row, past)
+                    if missing != "past":
+                        return missing
+                    log.warning("the records before file %s are lost; its readers begin anew", file_id)
+                    key = f"{row.blob_key}.anew.sqlite"
+                    built = await self._build(row, None, target)
             except Refused as refusal:
-                built = Built(("unreadable", str(refusal)), [], [], 0, "", "", 0, [])
-            except BlobNotFound:
-                return await self._lost(team_id, row, past)
+                built = _refused(("unreadable", str(refusal)))
+            if built.failure is not None:
+                log.info("file %s cannot be read: %s", file_id, built.failure[1])
+                await self._database.write(_fail, team_id, _failed(row, built))
+                return "over"
             read = row._replace(
                 imported_at=now(), record_count=built.records, details=_details(built), records_key=key
             )
-            if built.failure is not None:
-                log.info("file %s cannot be read: %s", file_id, built.failure[1])
-                failed = read._replace(records_key=None)
-                await self._database.write(_fail, team_id, failed)
-                return "over"
-            await self._blobs.put(key, _pieces(target), content_type=_TYPE, size=target.stat().st_size)
+            try:
+                await self._blobs.put(key, _pieces(target), content_type=_TYPE, size=target.stat().st_size)
+            except BlobsUnavailable as error:
+                raise _NotStored(str(error)) from error
         outcome = await self._database.write(_make_current, team_id, read, past.file_id if past else None)
         if outcome != "current":
             there = await self._database.read(queries.file, team_id, file_id)
@@ -111,16 +146,22 @@ class _Importing:
                 build, str(source), str(target), row.number, previous, seconds=SECONDS
             )
 
-    async def _lost(self, team_id: int, row: FileRow, past: FileRow | None) -> Outcome:
-        """One of the two files was not there: perhaps another one has come between."""
+    async def _missing(
+        self, team_id: int, row: FileRow, past: FileRow | None
+    ) -> Literal["over", "again", "past"]:
+        """One of the two files was not there. ``again``: another one has come between; ``past``: it is lost.
+
+        Raises:
+            _Lost: what was uploaded is lost.
+        """
         if await self._blobs.info(row.blob_key) is None:
             there = await self._database.read(queries.file, team_id, row.file_id)
             if there is None:
                 return "over"
-            raise GiveUp("The file is not in the blob store.")
+            raise _Lost("The file is not in the store of files any more. Upload it again.")
         _, current = await self._database.read(queries.current, team_id, row.collection_id)
         if current is not None and past is not None and current.file_id == past.file_id:
-            raise GiveUp("The records of the file before it are not in the blob store.")
+            return "past"
         return "again"
 
 
@@ -143,6 +184,15 @@ def _fail(connection: Connection, team_id: int, read: FileRow) -> None:
 def _delete_later(connection: Connection, team_id: int, keys: list[str]) -> None:
     if keys:
         tasks.enqueue(connection, team_id, DELETE_BLOBS, keys[0], {"keys": keys}, now=now())
+
+
+def _refused(failure: tuple[str, str]) -> Built:
+    return Built(failure, [], [], 0, "", "", 0, [])
+
+
+def _failed(row: FileRow, built: Built) -> FileRow:
+    """The file with why it cannot be read."""
+    return row._replace(imported_at=now(), record_count=0, details=_details(built), records_key=None)
 
 
 def _details(built: Built) -> bytes:

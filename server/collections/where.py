@@ -7,10 +7,13 @@ from media.tables import is_date
 from server.errors import Problem
 from storage.records import Column, Condition, Sort
 
-_CONDITION = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^=<>"]*?))\s*(>=|<=|!=|\^=|=|<|>)(.*)', re.DOTALL)
+_OPERATOR = re.compile(r">=|<=|!=|\^=|=|<|>")
+_QUOTED_NAME = re.compile(r'"((?:[^"]|"")*)"\s*')
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"')
 _NUMBER = re.compile(r"[+-]?\d{1,30}(?:\.\d{1,30})?", re.ASCII)
 MAX_CONDITIONS = 10
+#: Characters of one condition.
+MAX_LENGTH = 4_000
 
 
 def conditions(texts: Sequence[str], columns: Sequence[Column]) -> list[Condition]:
@@ -42,7 +45,11 @@ def sorting(text: str | None, columns: Sequence[Column]) -> Sort | None:
 
 
 def _condition(text: str, columns: Sequence[Column]) -> Condition:
-    found = _CONDITION.fullmatch(text)
+    if len(text) > MAX_LENGTH:
+        raise Problem(
+            422, "invalid-where", f"A condition has at most {MAX_LENGTH:,} characters.", field="where"
+        )
+    found = split(text)
     if found is None:
         raise Problem(
             422,
@@ -50,8 +57,8 @@ def _condition(text: str, columns: Sequence[Column]) -> Condition:
             f"{text[:100]!r} is no condition. One is like Name=Anna, with = != ^= < <= > or >=.",
             field="where",
         )
-    quoted, plain, operator, value = found.groups()
-    index = _column(plain if quoted is None else quoted.replace('""', '"'), columns, "where")
+    name, operator, value = found
+    index = _column(name, columns, "where")
     column = columns[index]
     if column.type == "text":
         return Condition(index, operator, value)
@@ -81,6 +88,23 @@ def _condition(text: str, columns: Sequence[Column]) -> Condition:
             field="where",
         )
     return Condition(index, operator, value)
+
+
+def split(text: str) -> tuple[str, str, str] | None:
+    """A condition's name, operator and value; None if it is none. Takes time in proportion to its length."""
+    text = text.lstrip()
+    if text.startswith('"'):
+        quoted = _QUOTED_NAME.match(text)
+        operator = _OPERATOR.match(text, quoted.end()) if quoted else None
+        if quoted is None or operator is None:
+            return None
+        name = quoted[1].replace('""', '"')
+    else:
+        operator = _OPERATOR.search(text)
+        if operator is None or '"' in text[: operator.start()]:
+            return None
+        name = text[: operator.start()]
+    return name.strip(), operator[0], text[operator.end() :]
 
 
 def _column(name: str, columns: Sequence[Column], field: str) -> int:

@@ -2,7 +2,7 @@
 
 from typing import Literal, NamedTuple
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, LargeBinary, case, delete, exists, func, insert, literal, select, update
 
 from storage.queries import tasks
 from storage.tables import collection_files, collections
@@ -65,9 +65,24 @@ def one(connection: Connection, team_id: int, collection_id: str, lock: bool = F
 
 
 def files(connection: Connection, team_id: int, collection_id: str | None = None) -> list[FileRow]:
-    """The files of a collection, or of all of the team's, by collection and in their order."""
+    """The files of a collection, or of all of the team's, by collection and in their order.
+
+    ``details`` only of the current and of the newest one, empty otherwise: they may have a megabyte each. So
+    these rows are not for :func:`set_file`.
+    """
+    later = collection_files.alias()
+    shown = exists().where(
+        collections.c.team_id == collection_files.c.team_id,
+        collections.c.collection_id == collection_files.c.collection_id,
+        collections.c.current_file_id == collection_files.c.file_id,
+    ) | ~exists().where(
+        later.c.team_id == collection_files.c.team_id,
+        later.c.collection_id == collection_files.c.collection_id,
+        later.c.number > collection_files.c.number,
+    )
+    details = case((shown, collection_files.c.details), else_=literal(b"", LargeBinary))
     query = (
-        select(*_file_columns)
+        select(*(details if column.name == "details" else column for column in _file_columns))
         .where(collection_files.c.team_id == team_id)
         .order_by(collection_files.c.collection_id, collection_files.c.number)
     )
@@ -215,13 +230,16 @@ def set_file(connection: Connection, team_id: int, row: FileRow) -> None:
 
 def forget_past(connection: Connection, team_id: int, collection_id: str, kept: int) -> list[str]:
     """Forget the oldest files beyond so many; answers the keys of their blobs. Neither the current file nor one
-    that waits is forgotten, nor the newest, whose number the next one follows."""
+    that waits to take its place is forgotten, nor the newest, whose number the next one follows."""
     collection = one(connection, team_id, collection_id)
+    current_id = collection.current_file_id if collection else None
     rows = files(connection, team_id, collection_id)
+    current_number = next((row.number for row in rows if row.file_id == current_id), 0)
     past = [
         row
         for row in rows[: max(0, len(rows) - kept)]
-        if row.state != IMPORTING and (collection is None or row.file_id != collection.current_file_id)
+        # One before the current file would be replaced by it, if it is ever read.
+        if row.file_id != current_id and (row.state != IMPORTING or row.number < current_number)
     ]
     keys: list[str] = []
     for row in past:

@@ -122,7 +122,9 @@ def test_skip_and_limit_cut_a_page_out_of_the_list(crowd: Team, path: str) -> No
 
 @pytest.mark.parametrize("path", ["/jobs/v1", "/jobs/v1/my", "/jobs/v1/workflow/many"])
 @pytest.mark.parametrize(
-    "limit", ["0", "-1", "x", "1.5", "1e3", "9" * 19, "0x10", "1_0", "+5", "٣"], ids=lambda value: f"limit={value[:5]}"
+    "limit",
+    ["0", "-1", "x", "1.5", "1e3", "9" * 19, "0x10", "1_0", "+5", "٣"],
+    ids=lambda value: f"limit={value[:5]}",
 )
 def test_a_limit_that_is_no_number_from_one_is_refused(sqlite_team: Team, path: str, limit: str) -> None:
     problem(sqlite_team.get(path, params={"limit": limit}), 400, "invalid-parameter", "limit")

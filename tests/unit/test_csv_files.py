@@ -2,6 +2,7 @@
 
 import csv
 import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -201,6 +202,50 @@ def test_names_of_columns_are_unique(tmp_path: Path) -> None:
         "Column 4 (2)",
     ]
     assert table.built.header == ["A", "A (2)", "A", "", " B ", "Column 4"]
+
+
+def _names_plainly(header: list[str]) -> list[str]:
+    plain = [name.strip() or f"Column {number}" for number, name in enumerate(header, start=1)]
+    names: list[str] = []
+    for name in plain:
+        choices = [name] + [f"{name} ({number})" for number in range(2, 100)]
+        names.append(
+            next(
+                choice
+                for number, choice in enumerate(choices)
+                if choice not in names and (not number or choice not in plain)
+            )
+        )
+    return names
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.sampled_from(["A", "A (2)", "A (3)", "A (2) (2)", "", "Column 3"]), min_size=1, max_size=9)
+)
+def test_a_name_gets_the_first_number_that_no_other_column_has(header: list[str]) -> None:
+    names = tables._names(header)
+    assert names == _names_plainly(header)
+    assert len(set(names)) == len(header)
+
+
+def test_equal_names_take_a_few_steps_each() -> None:
+    lines = 0
+
+    def trace(_frame: object, event: str, _argument: object) -> object:
+        nonlocal lines
+        lines += event == "line"
+        return trace
+
+    header = ["n" * 480] * 1000
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        names = tables._names(header)
+    finally:
+        sys.settrace(before)
+    assert names[-1] == f"{header[0]} (1000)"
+    assert lines < 50_000
 
 
 _cell = st.text(st.sampled_from('a1,;|\t"\r\n é€😀.-\u2028'), max_size=6)

@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from media.tables import Built, build
-from storage import record_files, records
+from storage import record_files, record_plans, records
 from storage.blobs import BlobNotFound, open_blobs
-from storage.records import ALL, Column, Condition, Place, RecordFiles, Sort, changes, page, statement
+from storage.record_plans import statement
+from storage.records import ALL, Column, Condition, Place, RecordFiles, Sort, changes, page
 
 Row = tuple[str, ...]
 
@@ -50,6 +51,23 @@ def plan(
 ) -> str:
     text, values = statement(connection, columns, where, sort, 0, 21)
     return "; ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {text}", values))
+
+
+@contextmanager
+def steps(connection: sqlite3.Connection) -> Iterator[Callable[[], int]]:
+    """How many steps SQLite's machine takes, in hundreds."""
+    hundreds = 0
+
+    def count() -> int:
+        nonlocal hundreds
+        hundreds += 1
+        return 0
+
+    connection.set_progress_handler(count, 100)
+    try:
+        yield lambda: hundreds * 100
+    finally:
+        connection.set_progress_handler(None, 0)
 
 
 # Pages
@@ -106,22 +124,23 @@ def test_a_search_in_the_order_of_the_file_passes_over_what_cannot_hold_it(
     large: tuple[sqlite3.Connection, list[Row], list[Column]],
 ) -> None:
     connection, rows, columns = large
-    steps = 0
-
-    def count() -> int:
-        nonlocal steps
-        steps += 1
-        return 0
-
     where = [Condition(3, ">=", "2018-05-01")]
     assert "SCAN blocks" in plan(connection, columns, where, None)
-    connection.set_progress_handler(count, 100)
-    try:
+    with steps(connection) as taken:
         found = page(connection, columns, where, None, 0, 20)
-    finally:
-        connection.set_progress_handler(None, 0)
     assert [record.values for record in found.records] == rows[18 * 2500 : 18 * 2500 + 20]
-    assert steps < 4_000  # reading all 45,000 rows before them takes more than 3,000 steps of 100
+    assert taken() < 200_000  # reading all 45,000 rows before them takes 315,000
+
+
+def test_nothing_more_is_counted_when_a_condition_leads_to_a_handful_of_rows(
+    large: tuple[sqlite3.Connection, list[Row], list[Column]],
+) -> None:
+    connection, rows, columns = large
+    where = [Condition(1, "=", rows[500][1]), Condition(2, ">=", "0"), Condition(0, "=", "N000500")]
+    with steps(connection) as taken:
+        found = page(connection, columns, where, Sort(2, False), 0, 20)
+    assert [record.values for record in found.records] == rows[500:501]
+    assert taken() < 10_000  # counting the 6,000 rows of the group takes more
 
 
 _values = st.sampled_from(["", "1", "2.5", "10", "-3"])
@@ -194,7 +213,7 @@ def test_a_page_has_what_a_plain_search_finds(
         if sort.descending:
             found.reverse()
     with pytest.MonkeyPatch.context() as patch, opened(path) as connection:
-        patch.setattr(records, "_FEW", few)
+        patch.setattr(record_plans, "_FEW", few)
         answer = page(connection, built.columns, where, sort, skip, limit)
     assert [record.values for record in answer.records] == found[skip : skip + limit]
     assert answer.more == (len(found) > skip + limit)
@@ -203,8 +222,8 @@ def test_a_page_has_what_a_plain_search_finds(
 def test_blocks_are_passed_over_only_if_they_cannot_hold_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(records, "_FEW", 0)
-    monkeypatch.setattr(records, "_IN_FILE_ORDER", 0)
+    monkeypatch.setattr(record_plans, "_FEW", 0)
+    monkeypatch.setattr(record_plans, "_IN_FILE_ORDER", 0)
     draw = random.Random(1)
     rows = [
         (
@@ -447,6 +466,6 @@ def test_meta_says_what_the_file_is(tmp_path: Path) -> None:
     path, _ = written(tmp_path, [("a", "1", "x")], 4)
     with opened(path) as connection:
         assert connection.execute("SELECT number, records, base, floor, sided FROM meta").fetchall() == [
-            (4, 1, 4, 0, 3)
+            (4, 1, 4, 4, 3)
         ]
         assert json.dumps(connection.execute("PRAGMA integrity_check").fetchall()) == '[["ok"]]'
