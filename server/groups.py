@@ -241,7 +241,7 @@ def _add(
     added = [user_id for user_id in user_ids if user_id not in there]
     if added:
         queries.add_members(connection, team_id, group_id, added)
-        touch_for_object(connection, team_id, group_id, now())
+        touch_for_object(connection, team_id, group_id)
     return _details(connection, team_id, group_id), added
 
 
@@ -254,7 +254,7 @@ def _remove(
     removed = [user_id for user_id in user_ids if user_id in there]
     if removed:
         queries.remove_members(connection, team_id, group_id, removed)
-        touch_for_object(connection, team_id, group_id, now())
+        touch_for_object(connection, team_id, group_id)
     return _details(connection, team_id, group_id), removed
 
 
@@ -262,7 +262,7 @@ def _delete(connection: Connection, team_id: int, group_id: str) -> list[str]:
     _load_for_update(connection, team_id, group_id)
     members = queries.members_of(connection, team_id, group_id)
     queries.delete_group(connection, team_id, group_id)
-    touch_for_object(connection, team_id, group_id, now())
+    touch_for_object(connection, team_id, group_id)
     return members
 
 

@@ -83,6 +83,11 @@ class Settings:
     oidc_client_id: str = _setting("", "What the provider calls this server.")
     oidc_client_secret: str = _setting("", "The secret it gave for that.")
     oidc_name: str = _setting("single sign-on", "What the sign-in page calls the provider.")
+    oidc_teams: tuple[str, ...] = _setting(
+        (),
+        "Names of teams, separated by commas, whose users are found by their address when they first come from the "
+        "provider; `*` for all. Empty: the one team of the installation, and nobody if it has several.",
+    )
     redirect_uris: tuple[str, ...] = _setting(
         (),
         "Addresses, separated by commas, to which the sign-in page may send people back, e.g. `com.example.app:/signed-in`.",

@@ -16,6 +16,7 @@ from storage.queue import Task
 
 _SECOND = 1_000_000
 LINK_SECONDS = 3600
+_LINK = LINK_SECONDS * _SECOND
 #: Links of one account that may be good at a time, which is also how many are mailed in an hour.
 LINKS_AT_ONCE = 3
 #: Codes are kept this long after their end: a second use of one is noticed and ends what it began.
@@ -50,10 +51,11 @@ async def mail_link(database: Database, mailer: Mailer, settings: Settings, task
         MailFailed: not this time.
     """
     at = now()
-    if at - task.created_at > LINK_SECONDS * _SECOND:
+    user_id, waited_for_until = _parsed(task)
+    if at > waited_for_until:
         raise GiveUp("nobody waits for this mail any more")
     token = new_secret()
-    user = await database.write(_add_link, task, hash_secret(token), at)
+    user = await database.write(_add_link, task, user_id, hash_secret(token), at)
     if user is None:
         return
     # The name is theirs; in the text it must not make lines or links of its own.
@@ -80,15 +82,26 @@ async def delete_expired(database: Database, now: int) -> int:
     return deleted
 
 
-def _add_link(connection: Connection, task: Task, token_hash: bytes, at: int) -> UserRow | None:
+def link_subject(user_id: str, at: int) -> str:
+    """The subject of the task for a request at ``at``. One task serves the requests of an hour: it knows from
+    this when the last of them may have come, also of those that came while it waited for another attempt.
+    """
+    return f"{user_id}:{at // _LINK}"
+
+
+def _parsed(task: Task) -> tuple[str, int]:
+    """The user's id, and until when somebody may wait for the mail."""
+    user_id, _, hour = task.subject.partition(":")
+    return user_id, (int(hour) + 2) * _LINK
+
+
+def _add_link(connection: Connection, task: Task, user_id: str, token_hash: bytes, at: int) -> UserRow | None:
     """The user to write to; None if there is none, or it has enough links."""
-    user = user_by_id(connection, task.team_id, task.subject)
+    user = user_by_id(connection, task.team_id, user_id)
     if user is None or user.locked:
         return None
     good = queries.password_links_of(connection, task.team_id, user.user_id, at)
     if task.attempts == 1 and good >= LINKS_AT_ONCE:
         return None
-    queries.insert_password_link(
-        connection, task.team_id, token_hash, user.user_id, at + LINK_SECONDS * _SECOND
-    )
+    queries.insert_password_link(connection, task.team_id, token_hash, user.user_id, at + _LINK)
     return user

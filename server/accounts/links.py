@@ -7,6 +7,7 @@ because only the form does.
 """
 
 from asyncio import gather, sleep
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -14,10 +15,12 @@ from litestar import Request, Response, get, post
 from litestar.di import NamedDependency
 
 from server import bodies
+from server.accounts.background import link_subject
 from server.accounts.passwords import DIFFERENT, unfit
 from server.accounts.rendering import message, page
-from server.accounts.shared import Accounts, Wakes, address_of, form_of, too_many
+from server.accounts.shared import Accounts, Wakes, address_of, too_many
 from server.auth.authority import Authority
+from server.auth.forms import form_of
 from server.auth.grants import hash_secret
 from server.auth.passwords import hash_password
 from server.auth.policies import PUBLIC
@@ -26,9 +29,9 @@ from server.clock import now
 from server.errors import Problem
 from server.settings import Settings
 from storage.database import Connection, Database
-from storage.queries.accounts import PASSWORD_LINK, set_password, user_of_password_link, users_known_as
+from storage.queries.accounts import PASSWORD_LINK, user_of_password_link, users_known_as
 from storage.queries.tasks import enqueue
-from storage.queries.users import username_key
+from storage.queries.users import UserRow, set_user_password, username_key
 
 _PUBLIC = {"policy": PUBLIC}
 #: Every answer takes as long, so that it does not tell whether there was somebody to write to. Finding out,
@@ -174,21 +177,26 @@ async def _ask(
     ) as attempt:
         # Asking is what is limited here.
         attempt.failed = True
-        work = gather(database.settle(_enqueue, account, now()), sleep(ANSWER_SECONDS))
-        if (await work)[0]:
+        if (await gather(_enqueue_for(database, account), sleep(ANSWER_SECONDS)))[0]:
             background.wake()
 
 
-def _enqueue(connection: Connection, account: str, at: int) -> int:
-    found = [user for user in users_known_as(connection, account) if not user.locked]
+async def _enqueue_for(database: Database, account: str) -> bool:
+    """Whether there is somebody to write to. Writes only then: anybody may ask for anything."""
+    found = [user for user in await database.read(users_known_as, account) if not user.locked]
+    if found:
+        await database.settle(_enqueue, found, now())
+    return bool(found)
+
+
+def _enqueue(connection: Connection, found: Sequence[UserRow], at: int) -> None:
     for user in found:
-        enqueue(connection, user.team_id, PASSWORD_LINK, user.user_id, now=at)
-    return len(found)
+        enqueue(connection, user.team_id, PASSWORD_LINK, link_subject(user.user_id, at), now=at)
 
 
 def _use_link(connection: Connection, token_hash: bytes, password_hash: str, at: int) -> bool:
     user = user_of_password_link(connection, token_hash, at)
     if user is None or user.locked:
         return False
-    set_password(connection, user.team_id, user.user_id, password_hash, at)
+    set_user_password(connection, user.team_id, user.user_id, password_hash, at, expired=False)
     return True

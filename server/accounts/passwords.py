@@ -9,9 +9,10 @@ from litestar.di import NamedDependency
 from server import bodies
 from server.accounts.authorization import AuthorizationRequest, finish
 from server.accounts.rendering import message, page
-from server.accounts.sealing import Seal, fingerprint
-from server.accounts.shared import Accounts, Browser, address_of, form_of, refused, too_many
+from server.accounts.sealing import Seal
+from server.accounts.shared import Accounts, Browser, address_of, refused, too_many
 from server.auth.authority import Authority
+from server.auth.forms import form_of
 from server.auth.grants import GrantRefused, Grants
 from server.auth.passwords import hash_password, verify_password, weakness
 from server.auth.policies import PUBLIC
@@ -20,8 +21,7 @@ from server.clock import now
 from server.errors import Problem
 from server.settings import Settings
 from storage.database import Connection, Database
-from storage.queries.accounts import set_password
-from storage.queries.users import UserRow, user_by_id, user_for_update
+from storage.queries.users import UserRow, set_user_password, user_as_seen, user_by_id
 
 _PUBLIC = {"policy": PUBLIC}
 TICKET_SECONDS = 600
@@ -41,13 +41,13 @@ class Ticket(msgspec.Struct):
     """Somebody has shown the present password, and may choose another on the page that follows.
 
     Attributes:
-        was: stands for the present hash, so that the ticket ends with it.
+        sign_ins: the user's number (see storage/queries/users.py), so that the ticket ends with the sign-ins.
         request: what to go on with afterwards.
     """
 
     team_id: int
     user_id: str
-    was: str
+    sign_ins: int
     browser: str
     request: AuthorizationRequest | None = None
 
@@ -147,7 +147,7 @@ def ask_for_new_password(
     seal: Seal, browser: Browser, user: UserRow, request: AuthorizationRequest
 ) -> Response[Any]:
     """The page on which somebody whose password was reset chooses another, and then goes on."""
-    ticket = Ticket(user.team_id, user.user_id, fingerprint(user.password_hash), browser.mark, request)
+    ticket = Ticket(user.team_id, user.user_id, user.sign_ins, browser.mark, request)
     answer = page(
         "change",
         leads_to=request.redirect_uri,
@@ -199,14 +199,13 @@ async def _user_of(ticket: Ticket | None, browser: Browser, database: Database) 
     if ticket is None or not browser.is_marked(ticket.browser):
         return None
     user = await database.read(user_by_id, ticket.team_id, ticket.user_id)
-    if user is None or user.locked or fingerprint(user.password_hash) != ticket.was:
+    if user is None or user.locked or user.sign_ins != ticket.sign_ins:
         return None
     return user
 
 
 def _set_password(connection: Connection, user: UserRow, password_hash: str, at: int) -> bool:
-    current = user_for_update(connection, user.team_id, user.user_id)
-    if current is None or current.locked or current.password_hash != user.password_hash:
+    if user_as_seen(connection, user) is None:
         return False
-    set_password(connection, user.team_id, user.user_id, password_hash, at)
+    set_user_password(connection, user.team_id, user.user_id, password_hash, at, expired=False)
     return True

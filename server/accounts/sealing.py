@@ -56,11 +56,6 @@ class Seal:
         return hmac.digest(self._key, purpose.encode() + b"\0" + body, hashlib.sha256)
 
 
-def fingerprint(text: str) -> str:
-    """What stands for a text that must not be read from a sealed value."""
-    return _text(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
-
-
 def _text(content: bytes) -> str:
     return urlsafe_b64encode(content).rstrip(b"=").decode()
 

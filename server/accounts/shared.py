@@ -1,10 +1,10 @@
-"""What the routes of accounts share: one object per process, and how they read forms and know browsers."""
+"""What the routes of accounts share: one object per process, and how they know browsers."""
 
 import hashlib
 import hmac
 import re
 from typing import Any, Protocol, runtime_checkable
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from litestar import Request, Response
 
@@ -20,9 +20,6 @@ from storage.database import Database
 from storage.ids import new_secret
 from storage.queries.secrets import shared_secret
 
-_FORM = "application/x-www-form-urlencoded"
-_MAX_FORM_BYTES = 32_768
-_MAX_MEMBERS = 32
 _BROWSER = re.compile(r"[A-Za-z0-9_-]{43}")
 _DAY = 86_400
 
@@ -107,31 +104,6 @@ class Browser:
 def address_of(request: Request[Any, Any, Any], settings: Settings) -> str:
     """What to count a request's attempts by."""
     return address_group(client_address(request.scope, settings.trusted_proxies))
-
-
-async def form_of(request: Request[Any, Any, Any]) -> dict[str, str]:
-    """The members of a form.
-
-    Raises:
-        Problem: 415, 413 or 400: it is none that our pages send.
-    """
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM:
-        raise Problem(415, "unsupported-media-type", f"The body must be {_FORM}.")
-    body = await request.body()
-    if len(body) > _MAX_FORM_BYTES:
-        raise Problem(413, "too-large", f"The form must not be longer than {_MAX_FORM_BYTES} bytes.")
-    try:
-        members = parse_qsl(
-            body.decode(), keep_blank_values=True, max_num_fields=_MAX_MEMBERS, errors="strict"
-        )
-    except ValueError:
-        raise Problem(400, "bad-request", "The body is not a form in UTF-8.") from None
-    form = dict(members)
-    if len(form) != len(members):
-        raise Problem(400, "bad-request", "A member of the form was sent twice.")
-    if any("\0" in value for value in form.values()):
-        raise Problem(400, "bad-request", "A text may not hold a NUL.")
-    return form
 
 
 def too_many(limit: TooManyAttempts) -> Problem:

@@ -11,8 +11,9 @@ from server.accounts.authorization import AuthorizationRequest, finish
 from server.accounts.passwords import ask_for_new_password
 from server.accounts.rendering import message, page
 from server.accounts.sealing import Seal
-from server.accounts.shared import Accounts, Browser, address_of, form_of, too_many
+from server.accounts.shared import Accounts, Browser, address_of, too_many
 from server.auth.authority import Authority
+from server.auth.forms import form_of
 from server.auth.grants import GrantRefused, Grants
 from server.auth.policies import PUBLIC
 from server.auth.signin_limits import TooManyAttempts

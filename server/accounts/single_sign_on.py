@@ -6,6 +6,7 @@ begun.
 
 import hmac
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -112,17 +113,12 @@ async def come_back(
         except (ProviderDown, ProviderWrong) as error:
             answer = _failed(error, settings, begun.request)
         else:
-            # The same person may come in twice at one moment; then the link is seen.
-            user = await database.settle(_known_or_linked, identity)
-            if user is None:
-                answer = _message(403, _nobody(identity, settings), begun.request)
-            elif user.locked:
-                answer = _message(
-                    403, "The account is locked. An administrator of your team can unlock it.", begun.request
-                )
+            found = await _user_or_reason(database, settings, identity)
+            if isinstance(found, str):
+                answer = _message(403, found, begun.request)
             else:
                 grants = Grants(database, authority, authority.signin_limits, settings.refresh_days)
-                answer = await welcome(grants, settings, seal, browser, begun.request, user)
+                answer = await welcome(grants, settings, seal, browser, begun.request, found)
     # Good for one return.
     browser.set_cookie(answer, _COOKIE, "", 0)
     return answer
@@ -133,15 +129,58 @@ def callback(settings: Settings) -> str:
     return f"{settings.base_url}/account/oidc/callback"
 
 
-def _known_or_linked(connection: Connection, identity: Identity) -> UserRow | None:
-    """The user who is this at the provider; else the only one with the verified address, who is from now on.
+async def _user_or_reason(database: Database, settings: Settings, identity: Identity) -> UserRow | str:
+    """Who this is here, or why nobody is signed in."""
+    try:
+        # The same person may come in twice at one moment; then the link is seen.
+        user = await database.settle(_known_or_linked, identity, settings.oidc_teams)
+    except _NoTeamsSet:
+        log.warning(
+            "somebody from the provider was not looked up by address, as there are several teams: "
+            "set FIELDSYNC_OIDC_TEAMS to those whose users sign in there"
+        )
+        return (
+            f"This server has several teams, and does not know whose people sign in with {settings.oidc_name}. "
+            "Whoever runs it must set FIELDSYNC_OIDC_TEAMS."
+        )
+    if user is None:
+        return _nobody(identity, settings)
+    if user.locked:
+        return "The account is locked. An administrator of your team can unlock it."
+    return user
+
+
+class _NoTeamsSet(Exception):
+    """Nobody may be linked: with several teams, the administrators of one could give its users the addresses
+    of another's people, and so keep these out or let them in as somebody else.
+    """
+
+
+def _known_or_linked(connection: Connection, identity: Identity, teams: Sequence[str]) -> UserRow | None:
+    """The user who is this at the provider; else the only one of the teams with the verified address, who is
+    from now on.
 
     Afterwards the subject alone counts: addresses are given to other people.
+
+    Args:
+        connection: of the transaction.
+        identity: as the provider vouches for it.
+        teams: as in the settings.
+
+    Raises:
+        _NoTeamsSet: the settings do not say which teams, and there are several.
     """
     user = queries.user_by_oidc_subject(connection, identity.subject)
     if user is not None or identity.email is None:
         return user
-    known = queries.users_known_as(connection, identity.email, limit=2)
+    if not teams:
+        only = queries.only_team(connection)
+        if only is None:
+            raise _NoTeamsSet
+        teams = (only,)
+    known = queries.users_known_as(
+        connection, identity.email, teams_named=None if "*" in teams else teams, limit=2
+    )
     if len(known) != 1:
         return None
     (user,) = known
@@ -155,8 +194,8 @@ def _nobody(identity: Identity, settings: Settings) -> str:
     if identity.email is None:
         return f"{settings.oidc_name} does not vouch for an e-mail address of yours, so we cannot tell who you are."
     return (
-        f"There is no account for {identity.email}, or more than one, or it belongs to somebody else at "
-        f"{settings.oidc_name}. An administrator of your team can help."
+        f"There is no account for {identity.email} in a team that signs in with {settings.oidc_name}, or more than "
+        "one, or it belongs to somebody else there. An administrator of your team can help."
     )
 
 

@@ -25,6 +25,8 @@ from storage.database import Database
 AUDIENCE = "fieldsync"
 _ALGORITHM = "RS256"
 _REQUIRED = ["exp", "iat", "iss", "aud", "sub"]
+#: The claim with the number of the user's ended sign-ins. Clients' tokens, and older ones, have none.
+_SIGN_INS = "sgn"
 #: Verified tokens remembered; beyond it the longest known is verified again when it returns.
 _MAX_VERIFIED = 10_000
 #: Ours take about 1 KB, 2 KB with every scope in URL form. Headers reach us up to the server's own limit.
@@ -35,15 +37,19 @@ class _Verified:
     """A token whose signature and claims are good until ``expires_at``.
 
     ``principal`` was made from ``account`` and holds as long as that is the subject's current one.
+    ``sign_ins`` is the number it was issued under (see :class:`~server.auth.subjects.Account`).
     """
 
-    __slots__ = ("account", "expires_at", "principal", "scopes", "subject", "team_id")
+    __slots__ = ("account", "expires_at", "principal", "scopes", "sign_ins", "subject", "team_id")
 
-    def __init__(self, subject: Subject, team_id: int, scopes: frozenset[str], expires_at: float) -> None:
+    def __init__(
+        self, subject: Subject, team_id: int, scopes: frozenset[str], expires_at: float, sign_ins: int
+    ) -> None:
         self.subject = subject
         self.team_id = team_id
         self.scopes = scopes
         self.expires_at = expires_at
+        self.sign_ins = sign_ins
         self.account: Account | None = None
         self.principal: Principal | None = None
 
@@ -75,7 +81,9 @@ class Authority:
         """Let a change to a user or client take effect with its next request to this process."""
         self._subjects.forget(subject_id)
 
-    def issue_access_token(self, team_id: int, subject_id: str, kind: Kind, scopes: Sequence[str]) -> str:
+    def issue_access_token(
+        self, team_id: int, subject_id: str, kind: Kind, scopes: Sequence[str], sign_ins: int = 0
+    ) -> str:
         """A signed token for the subject, valid from now for the time of the settings.
 
         Args:
@@ -83,6 +91,8 @@ class Authority:
             subject_id: the user's or the client's id.
             kind: a client's token also has the claim ``client_id``.
             scopes: as granted; an array in the token, as in the example of section 2.3.4.
+            sign_ins: a user's number when it was decided that there is a token, or earlier: what ends all
+                sign-ins after that ends this token too.
         """
         issued_at = int(self._clock())
         claims: dict[str, Any] = {
@@ -97,6 +107,8 @@ class Authority:
         }
         if kind == "client":
             claims["client_id"] = subject_id
+        else:
+            claims[_SIGN_INS] = sign_ins
         kid, key = self.keys.signing
         return jwt.encode(claims, key, algorithm=_ALGORITHM, headers={"kid": kid})
 
@@ -164,6 +176,11 @@ class Authority:
             raise _expired()
         subject = verified.subject
         await self._subjects.refresh(subject)
+        if subject.account is not None and subject.account.sign_ins < verified.sign_ins:
+            # The number never falls: what we know of the user is older than the token. Another process has
+            # just let them sign in again.
+            self._subjects.forget(subject.subject_id)
+            await self._subjects.refresh(subject)
         account = subject.account
         if account is None or account.team_id != verified.team_id:
             raise _unauthorized("token-invalid", "The account of this token does not exist any more.")
@@ -175,6 +192,8 @@ class Authority:
             raise _unauthorized(
                 "password-change-required", "The password was reset. Choose another and sign in again."
             )
+        if account.sign_ins != verified.sign_ins:
+            raise _unauthorized("token-invalid", "This sign-in has ended: signed out. Sign in again.")
         if verified.principal is None or verified.account is not account:
             verified.account = account
             verified.principal = Principal(
@@ -223,7 +242,8 @@ class Authority:
         except (jwt.InvalidTokenError, ValueError, RecursionError):
             raise _invalid() from None
         subject_id, team_id, scopes = claims["sub"], claims.get("team_id"), claims.get("scope")
-        if not isinstance(team_id, int) or not isinstance(scopes, list):
+        sign_ins = claims.get(_SIGN_INS, 0)
+        if not (isinstance(team_id, int) and isinstance(scopes, list) and isinstance(sign_ins, int)):
             raise _invalid()
         kind: Kind = "client" if claims.get("client_id") == subject_id else "user"
         return _Verified(
@@ -231,6 +251,7 @@ class Authority:
             team_id,
             frozenset(map(scope_segment, scopes)),
             claims["exp"],
+            sign_ins,
         )
 
 

@@ -18,7 +18,14 @@ from storage.ids import new_id, new_secret
 from storage.queries import accounts, tokens
 from storage.queries.clients import ClientRow, client_by_client_id, secret_hashes
 from storage.queries.tokens import RefreshRow
-from storage.queries.users import UserRow, user_by_id, user_by_username, user_for_update, username_key
+from storage.queries.users import (
+    UserRow,
+    user_as_seen,
+    user_by_id,
+    user_by_username,
+    user_for_update,
+    username_key,
+)
 
 _MICROSECONDS_PER_DAY = 86_400_000_000
 _SECOND = 1_000_000
@@ -231,8 +238,9 @@ class Grants:
         return await self._granted(current, scopes, successor)
 
     async def _granted(self, user: UserRow, scopes: Sequence[str], refresh_token: str) -> Granted:
+        """The pair; ``user`` as it was when the refresh token was written, or earlier."""
         access_token = await asyncio.to_thread(
-            self._authority.issue_access_token, user.team_id, user.user_id, "user", scopes
+            self._authority.issue_access_token, user.team_id, user.user_id, "user", scopes, user.sign_ins
         )
         return Granted(access_token, refresh_token)
 
@@ -255,9 +263,8 @@ def _authenticated_client(connection: Connection, client_id: str, secret_hash: b
 def _sign_in(
     connection: Connection, user: UserRow, token_hash: bytes, scopes: tuple[str, ...], expires_at: int
 ) -> bool:
-    """Begin a family, unless the user was locked while the password was being checked."""
-    current = user_for_update(connection, user.team_id, user.user_id)
-    if current is None or current.locked or current.password_hash != user.password_hash:
+    """Begin a family, unless the user's sign-ins ended while the password was being checked."""
+    if user_as_seen(connection, user) is None:
         return False
     tokens.insert_refresh_token(
         connection, user.team_id, token_hash, new_id(), user.user_id, scopes, expires_at
@@ -266,9 +273,8 @@ def _sign_in(
 
 
 def _insert_code(connection: Connection, user: UserRow, code: accounts.CodeRow) -> bool:
-    """Keep a code, unless the user was locked or has another password since it was looked at."""
-    current = user_for_update(connection, user.team_id, user.user_id)
-    if current is None or current.locked or current.password_hash != user.password_hash:
+    """Keep a code, unless the user's sign-ins ended since it was looked at."""
+    if user_as_seen(connection, user) is None:
         return False
     accounts.insert_code(connection, code)
     return True

@@ -3,7 +3,7 @@
 import base64
 import binascii
 from typing import Any
-from urllib.parse import parse_qsl, unquote_plus
+from urllib.parse import unquote_plus
 
 import msgspec
 from litestar import MediaType, Request, Response, get, post
@@ -12,17 +12,13 @@ from litestar.di import NamedDependency
 from server.auth import clients
 from server.auth.addresses import address_group, client_address
 from server.auth.authority import Authority
+from server.auth.forms import form_of
 from server.auth.grants import Granted, GrantRefused, Grants, Wanted
 from server.auth.policies import PUBLIC, SCOPES
 from server.auth.signin_limits import TooManyAttempts
-from server.errors import RETRY_LATER
+from server.errors import RETRY_LATER, Problem
 from server.settings import Settings
 from storage.database import Database
-
-_FORM = "application/x-www-form-urlencoded"
-#: The largest form that makes sense, every scope in URL form included, and then some.
-_MAX_FORM_BYTES = 32_768
-_MAX_MEMBERS = 32
 
 #: RFC 6749, section 5.1: neither tokens nor refusals of them may be kept by a cache.
 _NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
@@ -47,8 +43,10 @@ async def request_token(
     grants = Grants(database, authority, authority.signin_limits, settings.refresh_days)
     address = address_group(client_address(request.scope, settings.trusted_proxies))
     try:
-        form = await _form(request)
+        form = await form_of(request, keep_blank=False)
         granted = await _grant(grants, form, request.headers.get("authorization"), address)
+    except Problem as problem:
+        return _refusal(GrantRefused("invalid_request", problem.detail))
     except GrantRefused as refusal:
         return _refusal(refusal)
     except TooManyAttempts as limit:
@@ -142,23 +140,6 @@ async def _grant(grants: Grants, form: dict[str, str], authorization: str | None
                 "unsupported_grant_type",
                 "grant_type is client_credentials, password, authorization_code or refresh_token.",
             )
-
-
-async def _form(request: Request[Any, Any, Any]) -> dict[str, str]:
-    """The members of the form. One without a value counts as not sent (RFC 6749, section 3.2)."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM:
-        raise GrantRefused("invalid_request", f"The body must be {_FORM}.")
-    body = await request.body()
-    if len(body) > _MAX_FORM_BYTES:
-        raise GrantRefused("invalid_request", f"The body must not be longer than {_MAX_FORM_BYTES} bytes.")
-    try:
-        members = parse_qsl(body.decode("utf-8"), max_num_fields=_MAX_MEMBERS, errors="strict")
-    except ValueError:
-        raise GrantRefused("invalid_request", "The body is not a form in UTF-8.") from None
-    form = dict(members)
-    if len(form) != len(members):
-        raise GrantRefused("invalid_request", "A form member was sent twice.")
-    return form
 
 
 def _required(form: dict[str, str], name: str) -> str:

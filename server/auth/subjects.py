@@ -27,6 +27,7 @@ class Account:
 
     Attributes:
         password_expired: a user whose password was reset, and who has not chosen another yet.
+        sign_ins: how often all sign-ins of a user have ended. It never falls.
     """
 
     team_id: int
@@ -36,6 +37,7 @@ class Account:
     active: bool
     group_ids: frozenset[str] = frozenset()
     password_expired: bool = False
+    sign_ins: int = 0
 
 
 class Subject:
@@ -157,6 +159,7 @@ def _accounts(
                 not user.locked,
                 user.group_ids,
                 user.password_expired,
+                user.sign_ins,
             )
     if client_ids:
         for client in clients_by_ids(connection, client_ids):

@@ -22,6 +22,7 @@ from storage.database import Connection, Database
 from storage.ids import new_id
 from storage.queries import scheduled_jobs as queries
 from storage.queries.scheduled_jobs import Row, ScheduledJob, Wanted
+from storage.queries.users import present_user_ids
 from sync.snapshot import check_client_job_id
 
 _TAGS = ["Scheduled jobs"]
@@ -138,7 +139,7 @@ def _create(connection: Connection, team_id: int, job: ScheduledJob) -> None:
 
 
 def _check_users(connection: Connection, team_id: int, user_ids: tuple[str, ...]) -> None:
-    known = queries.known_users(connection, team_id, user_ids)
+    known = present_user_ids(connection, team_id, user_ids)
     unknown = [user_id for user_id in user_ids if user_id not in known]
     if unknown:
         raise Problem(

@@ -140,7 +140,8 @@ async def create_user(
     tags=TAGS,
     summary="Change a user's details",
     description=(
-        "`name`, `emailAddress` and `username`, spelled in any case; what is not sent stays (section 13.8)."
+        "`name`, `emailAddress` and `username`, spelled in any case; what is not sent stays (section 13.8). "
+        "With another address the user is not linked to an account at the OpenID Connect provider any more."
     ),
 )
 async def change_user(
@@ -200,9 +201,10 @@ def _change(
     if changed == user:
         return printed(user)
     if changed.email_address != user.email_address:
-        # A link for a new password goes there.
+        # A link for a new password goes there, and who is known by it at a provider may sign in.
         only_by_owners(user, by_owner, "emailAddress")
         queries.forget_password_links(connection, team_id, user_id)
+        queries.forget_oidc_subject(connection, team_id, user_id)
     if changed.username != user.username:
         only_by_owners(user, by_owner, "username")
         other = queries.user_by_username(connection, username_key(changed.username))

@@ -112,8 +112,7 @@ def _reset_password(
 ) -> None:
     user = load_for_update(connection, team_id, user_id)
     only_by_owners(user, by_owner)
-    queries.set_user_password(connection, team_id, user_id, password_hash, expired=True)
-    queries.end_sign_ins(connection, team_id, user_id, now())
+    queries.set_user_password(connection, team_id, user_id, password_hash, now(), expired=True)
 
 
 route_handlers = [lock_user, unlock_user, reset_password]

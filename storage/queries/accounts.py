@@ -1,15 +1,22 @@
 """Accounts: what people change about their own, and what is good once for signing in."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
-from storage.queries.tokens import revoke_family, revoke_refresh_tokens_of_user
-from storage.queries.users import UserRow, user_by_id, user_by_username, user_for_update, username_key
-from storage.tables import authorization_codes, password_links, users
+from storage.queries.tokens import revoke_family
+from storage.queries.users import (
+    UserRow,
+    name_key,
+    user_by_id,
+    user_by_username,
+    user_for_update,
+    users_by_email,
+)
+from storage.tables import authorization_codes, password_links, teams, users
 
-#: The task that mails a link for choosing a new password; its subject is the user.
+#: The task that mails a link for choosing a new password; its subject: see server/accounts/background.py.
 PASSWORD_LINK = "account.password-link"  # noqa: S105  # a name, no password
 
 
@@ -33,29 +40,6 @@ class CodeRow:
     family_id: str | None = None
 
 
-def set_password(connection: Connection, team_id: int, user_id: str, password_hash: str, now: int) -> None:
-    """Give a user a password of its own choice. Every sign-in, link and unused code of the user ends with it:
-    whoever chooses a password may do so because somebody else has the old one.
-    """
-    connection.execute(
-        update(users)
-        .where(users.c.team_id == team_id, users.c.user_id == user_id)
-        .values(password_hash=password_hash, password_expired=False)
-    )
-    revoke_refresh_tokens_of_user(connection, team_id, user_id, now)
-    connection.execute(
-        delete(password_links).where(password_links.c.team_id == team_id, password_links.c.user_id == user_id)
-    )
-    connection.execute(
-        delete(authorization_codes).where(
-            authorization_codes.c.team_id == team_id,
-            authorization_codes.c.user_id == user_id,
-            # Exchanged ones stay: whoever uses one again must be noticed.
-            authorization_codes.c.family_id.is_(None),
-        )
-    )
-
-
 # Finding people
 
 
@@ -69,24 +53,33 @@ def user_by_oidc_subject(connection: Connection, oidc_subject: str) -> UserRow |
     return user_by_id(connection, row.team_id, row.user_id) if row is not None else None
 
 
-def users_known_as(connection: Connection, text: str, limit: int = 5) -> list[UserRow]:
-    """The users whose username or e-mail address is ``text``, whatever the case; of whichever team.
+def users_known_as(
+    connection: Connection, text: str, *, teams_named: Collection[str] | None = None, limit: int = 5
+) -> list[UserRow]:
+    """The users whose username or e-mail address is ``text``, as :func:`storage.queries.users.name_key` has it.
 
     The one with the username comes first. Several people may share an address.
+
+    Args:
+        text: as somebody spells it.
+        teams_named: only users of these teams; None: of all.
+        limit: how many at most.
     """
-    key = username_key(text)
+    key = name_key(text)
+    if not key:
+        return []
     named = user_by_username(connection, key)
-    found = [] if named is None else [named]
-    # SQLite folds ASCII only; an address beyond that is found as it is spelled.
-    by_email = select(users.c.team_id, users.c.user_id).where(
-        or_(users.c.email_address == text.strip(), func.lower(users.c.email_address) == key),
-        users.c.deleted_at.is_(None),
-    )
-    for row in connection.execute(by_email.order_by(users.c.user_id).limit(limit)):
-        if named is None or row.user_id != named.user_id:
-            user = user_by_id(connection, row.team_id, row.user_id)
-            found += [user] if user is not None else []
-    return found[:limit]
+    if named is not None and teams_named is not None and named.team_name not in teams_named:
+        named = None
+    found = {} if named is None else {named.user_id: named}
+    found |= {user.user_id: user for user in users_by_email(connection, key, limit, teams_named)}
+    return list(found.values())[:limit]
+
+
+def only_team(connection: Connection) -> str | None:
+    """The name of the installation's team, if there is exactly one."""
+    names = connection.scalars(select(teams.c.name).limit(2)).all()
+    return names[0] if len(names) == 1 else None
 
 
 def link_oidc_subject(connection: Connection, team_id: int, user_id: str, oidc_subject: str) -> bool:
@@ -171,7 +164,7 @@ def code_and_user(connection: Connection, code_hash: bytes) -> tuple[CodeRow, Us
     """The code of whichever team, exchanged and expired ones included, and whose it is.
 
     The user is held until the transaction ends, so that of two exchanges the second sees the first. The user
-    and not the code, because that is what :func:`set_password` holds first.
+    and not the code, because that is what whoever ends sign-ins holds first.
     """
     owner = connection.execute(
         select(authorization_codes.c.team_id, authorization_codes.c.user_id).where(

@@ -33,7 +33,6 @@ from storage.tables import (
     scheduled_job_users,
     scheduled_job_works,
     scheduled_jobs,
-    users,
 )
 
 #: Tasks of the queue: a scheduled job is due soon or overdue; one of its people is told.
@@ -396,17 +395,6 @@ def _lock(connection: Connection, team_id: int, scheduled_job_ids: Collection[st
         .with_for_update()
     )
     return {row.scheduled_job_id: Row(*row) for row in connection.execute(query)}
-
-
-def known_users(connection: Connection, team_id: int, user_ids: Collection[str]) -> set[str]:
-    """Which of ``user_ids`` are users of the team, deleted ones aside."""
-    ids = [user_id for user_id in user_ids if user_id.isascii() and user_id.isprintable()]
-    if not ids:
-        return set()
-    query = select(users.c.user_id).where(
-        users.c.team_id == team_id, users.c.user_id.in_(padded(ids)), users.c.deleted_at.is_(None)
-    )
-    return set(connection.execute(query).scalars())
 
 
 # Writing

@@ -1,7 +1,7 @@
 """Users: the people who sign in (section 13)."""
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,8 @@ class UserRow:
         permissions: the user's own.
         group_permissions: those of its groups.
         password_expired: the password is good for nothing but choosing another.
+        sign_ins: how often all sign-ins have ended; an access token is good under the number it was issued
+            under.
     """
 
     team_id: int
@@ -39,6 +41,7 @@ class UserRow:
     locked: bool
     created_at: int
     password_expired: bool
+    sign_ins: int
     group_ids: frozenset[str]
     group_permissions: frozenset[str]
 
@@ -90,7 +93,12 @@ def username_key(username: str) -> str:
 
 def user_by_username(connection: Connection, key: str) -> UserRow | None:
     """The user signing in as ``key`` (see :func:`username_key`), of whichever team."""
-    return _one(connection, _users().where(users.c.username_key == key))
+    return _one(connection, by_username(key))
+
+
+def by_username(key: str) -> Select[Any]:
+    """The query of :func:`user_by_username`."""
+    return _users().where(users.c.username_key == key)
 
 
 def user_by_id(connection: Connection, team_id: int, user_id: str) -> UserRow | None:
@@ -102,6 +110,36 @@ def user_for_update(connection: Connection, team_id: int, user_id: str) -> UserR
     """The team's user, held until the transaction ends."""
     query = _users().where(users.c.team_id == team_id, users.c.user_id == user_id)
     return _one(connection, query.with_for_update(of=users))
+
+
+def user_as_seen(connection: Connection, seen: UserRow) -> UserRow | None:
+    """The user, held until the transaction ends; None if it was locked or deleted, or its sign-ins have ended,
+    since ``seen`` was read: what somebody has shown then does not count any more.
+    """
+    user = user_for_update(connection, seen.team_id, seen.user_id)
+    return user if user is not None and not user.locked and user.sign_ins == seen.sign_ins else None
+
+
+def users_by_email(
+    connection: Connection, key: str, limit: int, teams_named: Collection[str] | None = None
+) -> list[UserRow]:
+    """The users with the e-mail address ``key`` (see :func:`name_key`), the longest known first.
+
+    Args:
+        key: the folded address.
+        limit: how many at most.
+        teams_named: only users of these teams; None: of all.
+    """
+    return [_user(row) for row in connection.execute(by_email(key, limit, teams_named))]
+
+
+def by_email(key: str, limit: int, teams_named: Collection[str] | None) -> Select[Any]:
+    """The query of :func:`users_by_email`."""
+    query = _users().where(users.c.email_key == key).order_by(users.c.user_id).limit(limit)
+    if teams_named is None:
+        return query
+    # Not the bare column: SQLite would begin with the team of that name, and read all of its users.
+    return query.where((teams.c.name + "").in_(padded(sorted(teams_named))))
 
 
 def users_by_ids(connection: Connection, user_ids: Iterable[str]) -> list[UserRow]:
@@ -132,13 +170,15 @@ def people_of_team(
     return [Person(*row) for row in rows]
 
 
-def present_user_ids(connection: Connection, team_id: int, user_ids: Sequence[str]) -> set[str]:
-    """Those of ``user_ids`` that are the team's users."""
+def present_user_ids(connection: Connection, team_id: int, user_ids: Collection[str]) -> set[str]:
+    """Those of ``user_ids``, which may be any texts, that are the team's users."""
     found: set[str] = set()
-    for start in range(0, len(user_ids), _CHUNK):
+    # PostgreSQL refuses to look for a NUL, and no driver sends half a character.
+    ids = [user_id for user_id in user_ids if user_id.isascii() and user_id.isprintable()]
+    for start in range(0, len(ids), _CHUNK):
         query = select(users.c.user_id).where(
             users.c.team_id == team_id,
-            users.c.user_id.in_(padded(user_ids[start : start + _CHUNK])),
+            users.c.user_id.in_(padded(ids[start : start + _CHUNK])),
             users.c.deleted_at.is_(None),
         )
         found.update(connection.scalars(query))
@@ -173,6 +213,7 @@ def insert_user(connection: Connection, user: NewUser) -> None:
             username=user.username,
             username_key=username_key(user.username),
             email_address=user.email_address,
+            email_key=name_key(user.email_address),
             name=user.name,
             password_hash=user.password_hash,
             permissions=_joined(user.permissions),
@@ -207,23 +248,34 @@ def set_user_details(connection: Connection, user: UserRow) -> None:
         username=user.username,
         username_key=username_key(user.username),
         email_address=user.email_address,
+        email_key=name_key(user.email_address),
         name=user.name,
     )
 
 
+def forget_oidc_subject(connection: Connection, team_id: int, user_id: str) -> None:
+    """Let the user be nobody at the provider, until somebody comes from there with the user's address."""
+    _set(connection, team_id, user_id, oidc_subject=None)
+
+
 def set_user_password(
-    connection: Connection, team_id: int, user_id: str, password_hash: str, *, expired: bool
+    connection: Connection, team_id: int, user_id: str, password_hash: str, now: int, *, expired: bool
 ) -> None:
-    """Replace the password.
+    """Replace the password. Every sign-in ends with it: it may be replaced because somebody else has it.
 
     Args:
+        now: when this is.
         expired: it is good for nothing but choosing another.
     """
     _set(connection, team_id, user_id, password_hash=password_hash, password_expired=expired)
+    end_sign_ins(connection, team_id, user_id, now)
 
 
 def end_sign_ins(connection: Connection, team_id: int, user_id: str, now: int) -> None:
-    """End every sign-in of the user, and what would get another without the present password."""
+    """End every sign-in of the user for good, access tokens included, and what would get another without the
+    present password.
+    """
+    _set(connection, team_id, user_id, sign_ins=users.c.sign_ins + 1)
     revoke_refresh_tokens_of_user(connection, team_id, user_id, now)
     forget_password_links(connection, team_id, user_id)
     connection.execute(
@@ -301,6 +353,7 @@ def _user(row: Any) -> UserRow:
         locked=row.locked,
         created_at=row.created_at,
         password_expired=row.password_expired,
+        sign_ins=row.sign_ins,
         group_ids=frozenset((row.group_ids or "").split()),
         group_permissions=frozenset((row.group_permissions or "").split()),
     )

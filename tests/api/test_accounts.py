@@ -1,16 +1,20 @@
 """One's own password: changed, forgotten, reset by somebody else."""
 
 import asyncio
+import dataclasses
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import Select, text
 
 from server.accounts import background as accounts_background
 from server.accounts import links
-from server.accounts.background import LINKS_AT_ONCE, delete_expired, mail_link
+from server.accounts.background import LINKS_AT_ONCE, delete_expired, link_subject, mail_link
+from server.auth import grants
 from server.auth.grants import hash_secret
 from server.auth.passwords import generate_password, weakness
 from server.auth.signin_limits import ACCOUNT_FAILURES, SignInLimits
@@ -18,9 +22,10 @@ from server.clock import now
 from server.mail import Mail, Mailer, MailFailed
 from server.worker import GiveUp
 from storage.database import Connection
-from storage.queries.accounts import insert_password_link
+from storage.queries.accounts import PASSWORD_LINK, insert_password_link, users_known_as
+from storage.queries.users import by_email, by_username, end_sign_ins, set_user_details, user_by_id
 from storage.queue import Task
-from storage.tables import authorization_codes, metadata, password_links
+from storage.tables import authorization_codes, metadata, password_links, tasks
 from tests.support.accounts import (
     NEW_PASSWORD,
     PASSWORD,
@@ -35,6 +40,7 @@ from tests.support.accounts import (
 )
 from tests.support.app import Account, RunningApp, Team, problem
 
+_HOUR = accounts_background.LINK_SECONDS * 1_000_000
 _LINK = re.compile(r"https://sync\.example\.com/account/new-password#([A-Za-z0-9_-]{43})\n")
 
 
@@ -77,6 +83,77 @@ def test_a_changed_password_is_the_only_one_from_then_on(team: Team) -> None:
     assert password_grant(team.app, account, NEW_PASSWORD).status_code == 200
     refreshed = grant(team.app, grant_type="refresh_token", refresh_token=before["refresh_token"])
     assert refreshed.json()["error"] == "invalid_grant"
+
+
+def ended(app: RunningApp, token: str) -> None:
+    """The access token is refused for good."""
+    refused = app.http.get("/group", headers={"Authorization": f"Bearer {token}"})
+    assert "signed out" in problem(refused, 401, "token-invalid")["detail"]
+
+
+def good(app: RunningApp, token: str) -> None:
+    """The access token is taken."""
+    assert app.http.get("/group", headers={"Authorization": f"Bearer {token}"}).status_code == 200
+
+
+@pytest.mark.parametrize("how", ["chosen", "reset and chosen", "chosen with a link", "locked and unlocked"])
+def test_access_tokens_from_before_the_sign_ins_ended_never_work_again(team: Team, how: str) -> None:
+    app, account, new = team.app, person(team), NEW_PASSWORD
+    before = str(password_grant(app, account).json()["access_token"])
+    good(app, before)
+    if how == "chosen":
+        change(app, account)
+    elif how == "reset and chosen":
+        given = team.post(f"/api/team/{account.subject_id}/resetpassword").json()["password"]
+        assert change(app, account, old=given).status_code == 200
+    elif how == "chosen with a link":
+        ask(app, username=account.username)
+        assert choose(app, token_mailed(app, account)).status_code == 200
+    else:
+        new = PASSWORD
+        for what in ("lock", "unlock"):
+            assert team.post(f"/api/team/{account.subject_id}/{what}").status_code == 200
+    ended(app, before)
+    after = password_grant(app, account, new).json()
+    good(app, after["access_token"])
+    refreshed = grant(app, grant_type="refresh_token", refresh_token=after["refresh_token"]).json()
+    good(app, refreshed["access_token"])
+    ended(app, before)
+
+
+def test_a_token_that_was_decided_on_before_the_sign_ins_ended_ends_with_them(
+    team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, account = team.app, person(team)
+    refresh_token = password_grant(app, account).json()["refresh_token"]
+    issue = app.authority.issue_access_token
+
+    def late(*arguments: Any) -> str:
+        app.write(end_sign_ins, team.team_id, account.subject_id, now())
+        app.authority.forget(account.subject_id)
+        return issue(*arguments)
+
+    monkeypatch.setattr(app.authority, "issue_access_token", late)
+    for answer in (
+        grant(app, grant_type="refresh_token", refresh_token=refresh_token),
+        password_grant(app, account),
+    ):
+        ended(app, answer.json()["access_token"])
+
+
+def test_nobody_signs_in_with_what_was_shown_before_the_sign_ins_ended(
+    team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, account = team.app, person(team)
+    verify = grants.verify_password
+
+    async def slow(*arguments: Any) -> bool:
+        await app.database.write(end_sign_ins, team.team_id, account.subject_id, now())
+        return await verify(*arguments)
+
+    monkeypatch.setattr(grants, "verify_password", slow)
+    assert password_grant(app, account).json()["error"] == "invalid_grant"
+    problem(change(app, account), 409, "password-changed")
 
 
 def test_an_unknown_account_and_a_wrong_password_get_the_same_answer(team: Team) -> None:
@@ -288,6 +365,60 @@ def test_the_answer_is_the_same_for_unknown_accounts_and_takes_as_long(
     problem(ask(team.app, username=" "), 422, "invalid-body")
 
 
+def test_a_stranger_who_asks_costs_the_writer_nothing(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    app, account, written = team.app, person(team), list[object]()
+    write = app.database.write
+
+    async def noted(work: Callable[..., Any], *arguments: Any) -> Any:
+        written.append(work)
+        return await write(work, *arguments)
+
+    monkeypatch.setattr(app.database, "write", noted)
+    for body in ({"username": "nobody"}, {"emailAddress": "no@example.com"}):
+        assert ask(app, **body).status_code == 200
+    locked = person(team, locked=True)
+    assert ask(app, username=locked.username).status_code == 200
+    assert not [work for work in written if work is links._enqueue]
+    assert ask(app, emailAddress=account.username).status_code == 200
+    assert links._enqueue in written
+
+
+def test_people_are_found_by_the_address_they_have_now_however_it_is_spelled(team: Team) -> None:
+    account = team.user("EXECUTOR")
+    old, new = f"J\u00d3SE.{account.subject_id}@example.com", f"Ann.{account.subject_id}@example.com"
+    path = f"/api/team/user/{account.subject_id}"
+
+    def found(text: str) -> list[str]:
+        return [user.user_id for user in team.app.read(users_known_as, text)]
+
+    row = team.app.read(user_by_id, team.team_id, account.subject_id)
+    assert row is not None
+    team.app.write(set_user_details, dataclasses.replace(row, email_address=old))
+    assert found(f" jo\u0301se.{account.subject_id}@EXAMPLE.com") == [account.subject_id]
+    assert found(account.username) == [account.subject_id]
+    assert team.put(path, json={"emailAddress": new}).status_code == 200
+    assert (found(new.upper()), found(old)) == ([account.subject_id], [])
+    body = {"username": f"b-{account.subject_id}", "emailAddress": new.lower(), "name": "b"}
+    other = team.post("/api/team/user", json=body).json()["userId"]
+    assert found(new) == [account.subject_id, other]
+    assert found(" ") == []
+
+
+@pytest.mark.parametrize("teams_named", [None, ("alpha",), ("alpha", "beta", "gamma")])
+def test_people_are_looked_up_in_indexes(sqlite_app: RunningApp, teams_named: tuple[str, ...] | None) -> None:
+    def plan(connection: Connection, query: Select[Any]) -> str:
+        filled = query.compile(connection, compile_kwargs={"literal_binds": True})
+        return "\n".join(str(row) for row in connection.execute(text(f"EXPLAIN QUERY PLAN {filled}")))
+
+    for index, query in (
+        ("ix_users_email", by_email("a@b.example", 5, teams_named)),
+        ("ix_users_username", by_username("a@b.example")),
+    ):
+        shown = sqlite_app.read(plan, query)
+        assert f"SEARCH users USING INDEX {index}" in shown, shown
+        assert "SCAN users" not in shown, shown
+
+
 def test_asking_is_limited_for_an_account_whether_or_not_it_exists(team: Team) -> None:
     account = person(team)
     for name in (account.username, "nobody"):
@@ -340,7 +471,8 @@ class _Post(Mailer):
 
 
 def _task(team: Team, account: Account, attempts: int, created_at: int) -> Task:
-    return Task(team.team_id, "t1", "account.password-link", account.subject_id, None, attempts, created_at)
+    subject = link_subject(account.subject_id, created_at)
+    return Task(team.team_id, "t1", "account.password-link", subject, None, attempts, created_at)
 
 
 def test_a_mail_that_is_refused_for_good_is_not_tried_again(team: Team) -> None:
@@ -356,9 +488,42 @@ def test_every_attempt_to_mail_is_another_mail_until_nobody_waits_for_it(team: T
         with pytest.raises(MailFailed):
             app.call(mail_link, app.database, post, app.settings, _task(team, account, attempts, now()))
     assert len(set(post.message_ids)) == LINKS_AT_ONCE + 2
-    late = now() - accounts_background.LINK_SECONDS * 1_000_000 - 1
+    late = now() - 2 * _HOUR - 1
     with pytest.raises(GiveUp):
         app.call(mail_link, app.database, post, app.settings, _task(team, account, 2, late))
+
+
+def test_who_asks_while_an_older_mail_waits_for_another_attempt_gets_one(team: Team) -> None:
+    account, app = person(team), team.app
+    asked = now() - _HOUR
+
+    row = app.read(user_by_id, team.team_id, account.subject_id)
+    assert row is not None
+
+    def waits(connection: Connection) -> None:
+        links._enqueue(connection, [row], asked)
+        waiting = (tasks.c.team_id == team.team_id) & (tasks.c.kind == PASSWORD_LINK)
+        connection.execute(tasks.update().where(waiting).values(state="retry", run_at=now() + _HOUR))
+
+    app.write(waits)
+    assert ask(app, username=account.username).status_code == 200
+    token_mailed(app, account)
+
+
+def test_whoever_asked_last_in_an_hour_is_waited_for_an_hour(
+    team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account, app, post = person(team), team.app, _Post(False)
+    begin = now() // _HOUR * _HOUR
+    task = _task(team, account, 2, begin)
+    # Whoever asks now joins the one who asked first.
+    assert link_subject(account.subject_id, begin + _HOUR - 1) == task.subject
+    monkeypatch.setattr(accounts_background, "now", lambda: begin + 2 * _HOUR)
+    with pytest.raises(MailFailed):
+        app.call(mail_link, app.database, post, app.settings, task)
+    monkeypatch.setattr(accounts_background, "now", lambda: begin + 2 * _HOUR + 1)
+    with pytest.raises(GiveUp):
+        app.call(mail_link, app.database, post, app.settings, task)
 
 
 def test_expired_links_and_codes_are_deleted_and_used_codes_are_kept_a_day(team: Team) -> None:

@@ -1,12 +1,20 @@
 """Signing in through an OpenID Connect provider: the good ones, the bad ones, and those that are down."""
 
+import asyncio
+import dataclasses
+import logging
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from server.accounts.provider import Identity
+from server.accounts.single_sign_on import _known_or_linked, _NoTeamsSet, _user_or_reason
+from server.setup import create_team
+from storage.database import open_database
 from tests.support.accounts import NEW_PASSWORD, PASSWORD, App, Page, WebBrowser, column_of, person
 from tests.support.app import Account, RunningApp, Team, running_app
 from tests.support.oidc_provider import CLIENT_ID, CLIENT_SECRET, Provider, oidc_provider
@@ -25,6 +33,8 @@ def oidc_app(running_provider: Provider, tmp_path_factory: pytest.TempPathFactor
         "oidc_client_id": CLIENT_ID,
         "oidc_client_secret": CLIENT_SECRET,
         "oidc_name": "Example Login",
+        # Every test has a team of its own.
+        "oidc_teams": ("*",),
     }
     with running_app(tmp_path_factory.mktemp("oidc"), "", **settings) as app:
         yield app
@@ -218,6 +228,90 @@ def test_the_provider_may_say_no(oidc_team: Team, provider: Provider) -> None:
     refused = browser.get(f"/account/oidc/callback?error=access_denied&state={state}")
     assert refused.status_code == 403
     assert "Example Login did not sign you in" in Page(refused.text).alert
+
+
+# Whose people come from there
+
+
+def come(team: Team, email: str, teams: tuple[str, ...], subject: str | None = None) -> str:
+    """The id of whoever is found for an address, or why nobody is."""
+    settings = dataclasses.replace(team.app.settings, oidc_teams=teams)
+    identity = Identity(subject or f"issuer {email} {team.team_id}", email)
+    found = team.app.call(_user_or_reason, team.app.database, settings, identity)
+    return found if isinstance(found, str) else found.user_id
+
+
+def test_administrators_of_other_teams_neither_block_nor_catch_somebodys_first_sign_in(team: Team) -> None:
+    other, account = team.app.team(), person(team)
+    for _ in range(6):
+        person(other, email_address=account.username)
+    assert "no account for" in come(team, account.username, ("*",))
+    assert come(team, account.username, (team.name, "no such team")) == account.subject_id
+    # A team that is not among them: its people are nobody, whatever names they have.
+    caught, address = person(other), f"wanted-{team.team_id}@example.com"
+    named = f"named-{team.team_id}@example.com"
+    body = {"username": named, "emailAddress": address, "name": "n"}
+    assert other.put(f"/api/team/user/{caught.subject_id}", json=body).status_code == 200
+    for text in (address, named):
+        assert f"no account for {text}" in come(team, text, (team.name,))
+        assert column_of(team.app, caught, "oidc_subject") is None
+    assert come(team, named, (team.name, other.name)) == caught.subject_id
+
+
+def test_with_several_teams_and_no_word_about_them_nobody_is_linked(
+    team: Team, caplog: pytest.LogCaptureFixture
+) -> None:
+    account = person(team)
+    with caplog.at_level(logging.WARNING, "fieldsync.accounts"):
+        assert "FIELDSYNC_OIDC_TEAMS" in come(team, account.username, ())
+    assert "FIELDSYNC_OIDC_TEAMS" in caplog.text
+    assert column_of(team.app, account, "oidc_subject") is None
+
+
+def test_who_is_linked_comes_in_whatever_the_setting_says(team: Team) -> None:
+    account, subject = person(team), f"issuer {team.name}"
+    assert come(team, account.username, (team.name,), subject) == account.subject_id
+    for teams in ((), ("another",)):
+        assert come(team, "another@example.com", teams, subject) == account.subject_id
+
+
+def test_the_page_says_which_setting_is_lacking(running_provider: Provider, tmp_path: Path) -> None:
+    settings = {"oidc_issuer": running_provider.url, "oidc_client_id": CLIENT_ID}
+    with running_app(tmp_path, "", oidc_client_secret=CLIENT_SECRET, **settings) as app:
+        running_provider.person = claims_of(person(app.alpha))
+        refused = through_provider(WebBrowser(app), App(app))
+        assert refused.status_code == 403
+        assert "FIELDSYNC_OIDC_TEAMS" in Page(refused.text).alert
+
+
+def test_the_only_team_needs_no_setting(database_url: str) -> None:
+    async def run() -> tuple[object, object]:
+        database = open_database(database_url)
+        try:
+            await database.migrate()
+            await create_team(database, "alpha", "owner@example.com")
+            only = await database.write(_known_or_linked, Identity("issuer 1", "OWNER@example.com"), ())
+            await create_team(database, "beta", "b@example.com")
+            with pytest.raises(_NoTeamsSet):
+                await database.write(_known_or_linked, Identity("issuer 2", "b@example.com"), ())
+            again = await database.write(_known_or_linked, Identity("issuer 1", None), ())
+        finally:
+            await database.close()
+        return only and only.username, again and again.username
+
+    assert asyncio.run(run()) == ("owner@example.com", "owner@example.com")
+
+
+def test_another_address_ends_the_link_with_the_provider(team: Team) -> None:
+    account, subject = person(team), f"issuer {team.name}"
+    path = f"/api/team/user/{account.subject_id}"
+    assert come(team, account.username, (team.name,), subject) == account.subject_id
+    team.put(path, json={"name": "Another name", "emailAddress": account.username})
+    assert column_of(team.app, account, "oidc_subject") == subject
+    new = f"new-{account.username}"
+    assert team.put(path, json={"emailAddress": new}).status_code == 200
+    assert column_of(team.app, account, "oidc_subject") is None
+    assert come(team, new, (team.name,), f"{subject} 2") == account.subject_id
 
 
 # Between the two

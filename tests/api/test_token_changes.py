@@ -37,7 +37,9 @@ def test_a_locked_user_is_refused_at_once_by_the_process_that_locked(app: AuthAp
     password = app.grant(grant_type="password", username="omar", password=user["password"])
     assert password.json()["code"] == "account-locked"
     app.http.post(f"/api/team/{user['userId']}/unlock", headers=app.owner())
-    assert whoami(app, signed_in["access_token"]).status_code == 200
+    refused = whoami(app, signed_in["access_token"])
+    assert (refused.status_code, refused.json()["code"]) == (401, "token-invalid")
+    assert "signed out" in refused.json()["detail"]
     still = app.grant(grant_type="refresh_token", refresh_token=signed_in["refresh_token"])
     assert still.json()["code"] == "invalid-grant"
 
@@ -63,6 +65,43 @@ def test_a_locked_user_is_refused_within_five_seconds_by_another_process(app: Au
 
     headers = app.owner()
     assert app.run(scenario) == ["nadia", "account-locked"]
+
+
+def test_after_unlocking_a_new_sign_in_is_good_at_once_in_every_process(app: AuthApp) -> None:
+    user = app.create_user("rosa", executor=True)
+    before = app.sign_in("rosa", user["password"])["access_token"]
+    headers = app.owner()
+
+    async def scenario() -> tuple[str, str]:
+        other = Authority(app.database, Settings(public_url=ISSUER))
+        await other.start()
+        await other.verify(before)
+        for change in ("lock", "unlock"):
+            await asyncio.to_thread(app.http.post, f"/api/team/{user['userId']}/{change}", headers=headers)
+        signed_in = await asyncio.to_thread(app.sign_in, "rosa", user["password"])
+        # What this process knows of the user is older than the token.
+        principal = await other.verify(signed_in["access_token"])
+        with pytest.raises(Problem) as ended:
+            await other.verify(before)
+        return principal.username, ended.value.code
+
+    assert app.run(scenario) == ("rosa", "token-invalid")
+
+
+def test_a_token_of_an_older_version_is_good_until_the_first_time_that_sign_ins_end(app: AuthApp) -> None:
+    user = app.create_user("sami", executor=True)
+    claims = payload(app.sign_in("sami", user["password"])["access_token"])
+    assert claims.pop("sgn") == 0
+    kid, key = app.authority.keys.signing
+    token = jwt.encode(claims, key, algorithm="RS256", headers={"kid": kid})
+    assert whoami(app, token).status_code == 200
+    for change in ("lock", "unlock"):
+        app.http.post(f"/api/team/{user['userId']}/{change}", headers=app.owner())
+    assert whoami(app, token).json()["code"] == "token-invalid"
+
+
+def test_a_clients_token_has_no_number_of_sign_ins(app: AuthApp) -> None:
+    assert "sgn" not in payload(app.authority.issue_access_token(1, "c", "client", []))
 
 
 def test_permissions_are_the_database_s_and_not_the_token_s(app: AuthApp) -> None:

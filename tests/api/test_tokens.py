@@ -120,6 +120,9 @@ def test_an_executor_cannot_ask_for_the_administration_of_users(app: AuthApp) ->
     [
         ({}, 400, "invalid_request"),
         ({"grant_type": "authorization_code"}, 400, "invalid_request"),
+        # A member without a value was not sent (RFC 6749, section 3.2).
+        ({"grant_type": ""}, 400, "invalid_request"),
+        ({"grant_type": "password", "username": "x\0", "password": "y"}, 400, "invalid_request"),
         ({"grant_type": "implicit"}, 400, "unsupported_grant_type"),
         ({"grant_type": "password", "username": "x"}, 400, "invalid_request"),
         ({"grant_type": "client_credentials", "client_id": "x"}, 400, "invalid_request"),

@@ -15,6 +15,7 @@ import httpx
 from server.auth.grants import pkce_challenge
 from server.auth.passwords import _hasher
 from storage.database import Connection
+from storage.queries.users import name_key
 from storage.tables import users
 from tests.support.app import Account, RunningApp, Team
 
@@ -32,6 +33,8 @@ def _password_hash() -> str:
 def person(team: Team, *permissions: str, **columns: Any) -> Account:
     """A person whose password is :data:`PASSWORD`; further columns as they stand in the table."""
     account = team.user(*(permissions or ("EXECUTOR",)))
+    if "email_address" in columns:
+        columns["email_key"] = name_key(columns["email_address"])
 
     def work(connection: Connection) -> None:
         change = users.update().where(users.c.user_id == account.subject_id)

@@ -32,6 +32,14 @@ def test_another_process_reads_the_same_settings(monkeypatch: pytest.MonkeyPatch
     assert Settings.from_environment() == settings
 
 
+def test_teams_whose_people_come_from_the_provider_are_named_or_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings.from_environment().oidc_teams == ()
+    monkeypatch.setenv("FIELDSYNC_OIDC_TEAMS", " Site East, Site West ,")
+    assert Settings.from_environment().oidc_teams == ("Site East", "Site West")
+    monkeypatch.setenv("FIELDSYNC_OIDC_TEAMS", "*")
+    assert Settings.from_environment().oidc_teams == ("*",)
+
+
 def test_a_number_that_is_none_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIELDSYNC_PORT", "eighty")
     with pytest.raises(InvalidSetting, match="FIELDSYNC_PORT"):
