@@ -1,7 +1,9 @@
 """The limited process pool: whatever reads files of strangers does it here, never in the server.
 
 A worker may take so much memory and so much time; one that takes more, or crashes, fails its own file and is
-replaced. The processes start with the first file, run at low priority and end with the server.
+replaced. One that somebody else ends (the system that is short of memory, an operator, the end of the service)
+says nothing about its file: :class:`Interrupted`. The processes start with the first file, run at low priority
+and end with the server.
 """
 
 import asyncio
@@ -21,7 +23,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from media.formats import Refused
 
-__all__ = ["Refused", "Sandbox"]
+__all__ = ["Interrupted", "Refused", "Sandbox"]
 
 T = TypeVar("T")
 log = logging.getLogger("fieldsync.sandbox")
@@ -33,6 +35,13 @@ _SECONDS = 20.0
 _MAX_TASKS = 200
 _NICE = 10
 _PR_SET_PDEATHSIG = 1
+#: How a worker ends that somebody else ends. 255: the fork server was ended too, and nobody tells how the worker
+#: ended (``multiprocessing.popen_forkserver``).
+_FROM_OUTSIDE = {-signal.SIGTERM, -signal.SIGKILL, -signal.SIGINT, -signal.SIGHUP, 255}
+
+
+class Interrupted(Exception):
+    """The worker was ended from outside. The file may be read another time."""
 
 
 class Sandbox:
@@ -48,6 +57,7 @@ class Sandbox:
 
         Raises:
             Refused: it took too long or too much memory, or crashed; or the function raised it.
+            Interrupted: somebody else ended the worker.
         """
         try:
             pool = self._started()
@@ -65,11 +75,14 @@ class Sandbox:
             raise Refused(f"It needs more than {self._memory // 1_000_000:,} MB of memory.") from None
         except ProcessExpired as error:
             log.warning("a worker ended with status %s", error.exitcode)
+            if error.exitcode in _FROM_OUTSIDE:
+                raise Interrupted("The reader was ended from outside.") from None
             raise Refused("Reading it crashed the reader.") from None
-        except BrokenProcessPool:
+        except BrokenProcessPool as error:
+            # Workers or the fork server ended while none was known to have this file.
             if self._pool is pool:
                 await self.close()  # the next file starts another one
-            raise
+            raise Interrupted(f"The readers were ended from outside: {error}.") from error
         except asyncio.CancelledError:
             future.cancel()  # type: ignore[no-untyped-call]
             raise
@@ -107,6 +120,8 @@ def _limit(memory: int) -> None:
         forkserver._forkserver._forkserver_alive_fd = None  # type: ignore[attr-defined]
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends its workers itself
+    # Pebble lets a worker that is told to end exit with a status, which looks like a crash.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.nice(_NICE)

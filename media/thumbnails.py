@@ -38,6 +38,7 @@ async def make(blobs: BlobStore, sandbox: Sandbox, blob_key: str, content_type: 
 
     Raises:
         BlobNotFound, BlobsUnavailable: the file cannot be had.
+        Interrupted: reading it was ended from outside; another time it may be read.
     """
     if content_type not in PICTURES and content_type not in VIDEOS:
         return Outcome("ready", Details())

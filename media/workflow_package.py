@@ -3,7 +3,7 @@
 A package is kept as it came; what is read here is its steps, for devices and reports. Three things may come of
 a file:
 
-* a :class:`Package` with its steps as JSON;
+* a :class:`Package` with its steps as JSON, compressed as it is stored;
 * an opaque package: a ZIP that holds no ``workflow.xml``, or one that nobody can read, with the reason;
 * :class:`PackageRefused`: no ZIP, or one that would harm those who unpack it.
 
@@ -11,31 +11,31 @@ Memory is bounded whatever comes: sizes are counted while reading, and each step
 """
 
 import io
-import os
 import re
-import stat
-import struct
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element, ParseError
 
 import msgspec
+import zstandard
 from defusedxml.common import DefusedXmlException  # type: ignore[import-untyped]
 from defusedxml.ElementTree import DefusedXMLParser, iterparse  # type: ignore[import-untyped]
 
-WORKFLOW_FILE = "workflow.xml"
-MAX_ENTRIES = 10_000
-#: The directory of 10,000 entries with long names. ``zipfile`` reads it in one go.
-_MAX_DIRECTORY = 4 * 1024 * 1024
-MAX_XML_BYTES = 20 * 1024 * 1024
-MAX_UNPACKED_BYTES = 2 * 1024 * 1024 * 1024
-#: Text shrinks to a tenth, drawings to a hundredth; a file of zeros to a thousandth.
-MAX_RATIO = 200
-_RATIO_FROM = 50 * 1024 * 1024
+from media.workflow_archive import (
+    DAMAGED,
+    WORKFLOW_FILE,
+    Bounded,
+    PackageRefused,
+    checked,
+    is_encrypted,
+    name_of,
+)
 
+__all__ = ["Package", "PackageRefused", "read_package"]
+
+MAX_XML_BYTES = 20 * 1024 * 1024
 MAX_STEPS = 100_000
 MAX_DEPTH = 100
 #: Fifteen for each step of the largest workflow.
@@ -47,61 +47,28 @@ _MAX_TAG = 1024 * 1024
 #: What the JSON of one package may have. Short elements in a long namespace would grow without end.
 _MAX_JSON = 100 * 1024 * 1024
 
-_DRIVE = re.compile(r"[A-Za-z]:")
 _NUMBER = re.compile(r"-?\d{1,9}", re.ASCII)
 _POSITION = re.compile(r"\s*(-?\d{1,9}(?:\.\d{1,9})?)\s*,\s*(-?\d{1,9}(?:\.\d{1,9})?)\s*", re.ASCII)
 _TRUTH = {"true": True, "false": False}
-_FILE_TYPES = {0, stat.S_IFREG, stat.S_IFDIR}
 #: In place of the tag of a step that has been read. No tag is like that.
 _TAKEN = "}"
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
-
-
-class _Outside(OSError):
-    """The archive names a place that is not in the file. An OSError, as files raise: ``zipfile`` looks for
-    things that a short archive has no room for, and takes that for an answer."""
-
-
-#: What reading a damaged ZIP raises.
-_DAMAGED = (
-    _Outside,
-    zipfile.BadZipFile,
-    zipfile.LargeZipFile,
-    struct.error,
-    zlib.error,
-    EOFError,
-    IndexError,
-    NotImplementedError,
-    OverflowError,
-    RuntimeError,
-    ValueError,
-)
-
-
-class PackageRefused(Exception):
-    """The file is no package that is kept.
-
-    Args:
-        code: ``not-a-package`` or ``unsafe-package``.
-        detail: what is wrong, for people.
-    """
-
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(code, detail)  # as they are: it comes back from another process
-        self.code = code
-        self.detail = detail
 
 
 class Package(NamedTuple):
     """What was read of a package.
 
     Attributes:
-        steps: the procedure and its steps as a JSON object; empty of an opaque one.
+        steps: the procedure and its steps as a JSON object, compressed with zstandard; empty of an opaque one.
+        names: stepId -> [title, tag, type] of all steps, likewise.
         problem: why it is opaque.
+        given_up: it was not read to its end; another time it may be readable.
     """
 
     steps: bytes
+    names: bytes
     problem: str | None
+    given_up: bool = False
 
     @property
     def opaque(self) -> bool:
@@ -119,104 +86,27 @@ def read_package(path: Path) -> Package:
         PackageRefused: it is none, or not a safe one.
         OSError: the file cannot be read.
     """
-    with path.open("rb") as raw, _Bounded(raw) as file:
+    with path.open("rb") as raw, Bounded(raw) as file:
         try:
             archive = zipfile.ZipFile(file)
-        except _DAMAGED:
+        except DAMAGED:
             raise PackageRefused(
                 "not-a-package", "The file is no ZIP, or its end is missing. Send the whole package."
             ) from None
         with archive:
-            entries = archive.infolist()
-            _check(entries, file.size)
-            found = [info for info in entries if _name(info).casefold() == WORKFLOW_FILE]
+            found = [info for info in checked(archive, file) if name_of(info).casefold() == WORKFLOW_FILE]
             if not found:
-                return Package(b"", f"The package has no {WORKFLOW_FILE} at its root.")
+                return _opaque(f"The package has no {WORKFLOW_FILE} at its root.")
             try:
-                return Package(_read_xml(_content(archive, found[0])), None)
+                steps, names = _read_xml(_content(archive, found[0]))
             except _Unreadable as error:
-                return Package(b"", str(error))
+                return _opaque(str(error))
+    # Here rather than where they are stored: there everybody waits.
+    return Package(zstandard.compress(steps), zstandard.compress(names), None)
 
 
-class _Bounded(io.BufferedIOBase):
-    """A file that gives a directory's worth of bytes at a time, and takes positions inside itself alone.
-
-    ``zipfile`` reads whatever the archive says it should.
-    """
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.size = os.fstat(file.fileno()).st_size
-
-    def seekable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell(), os.SEEK_END: self.size}[whence]
-        if not 0 <= base + offset <= self.size:
-            raise _Outside("a position outside the file")
-        return self._file.seek(base + offset)
-
-    def read(self, size: int | None = -1) -> bytes:
-        left = self.size - self.tell()
-        wanted = left if size is None or size < 0 else min(size, left)
-        if wanted > _MAX_DIRECTORY:
-            raise zipfile.BadZipFile("a directory of more bytes than a package needs")
-        return self._file.read(wanted)
-
-
-def _check(entries: list[zipfile.ZipInfo], size: int) -> None:
-    """Raise :class:`PackageRefused` if unpacking this would harm somebody."""
-    if len(entries) > MAX_ENTRIES:
-        raise _unsafe(f"The package has {len(entries):,} files; at most {MAX_ENTRIES:,} are taken.")
-    seen: set[str] = set()
-    for info in entries:
-        name = _name(info)
-        _check_name(name)
-        # The file of that name is found in any case, so it must be one in any case.
-        key = name.casefold() if name.casefold() == WORKFLOW_FILE else name
-        if key in seen:
-            raise _unsafe(f"The package holds {_shown(name)} twice.")
-        seen.add(key)
-        if stat.S_IFMT(info.external_attr >> 16) not in _FILE_TYPES:
-            raise _unsafe(f"{_shown(name)} is neither a file nor a folder.")
-    unpacked = sum(info.file_size for info in entries)
-    if unpacked > MAX_UNPACKED_BYTES:
-        raise _unsafe(f"The package unpacks to {unpacked:,} bytes; at most {MAX_UNPACKED_BYTES:,} are taken.")
-    if unpacked > _RATIO_FROM and unpacked > MAX_RATIO * size:
-        raise _unsafe(f"The package unpacks to {unpacked // max(size, 1):,} times its size.")
-    end = 0
-    for info in sorted(entries, key=lambda entry: entry.header_offset):
-        # Files that share their bytes unpack to many times of what was sent.
-        if info.header_offset < end:
-            raise _unsafe(f"{_shown(_name(info))} overlaps another file of the package.")
-        end = info.header_offset + info.compress_size
-
-
-def _name(info: zipfile.ZipInfo) -> str:
-    # `filename` ends at a NUL. Programs for Windows write backslashes.
-    return info.orig_filename.replace("\\", "/")
-
-
-def _check_name(name: str) -> None:
-    if not name or any(ord(char) < 32 for char in name):
-        raise _unsafe(f"{_shown(name)} is no name of a file.")
-    if name.startswith("/") or _DRIVE.match(name) or ".." in name.split("/"):
-        raise _unsafe(f"{_shown(name)} leads out of the package.")
-
-
-def _shown(name: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in name[:100]) or "An entry without a name"
-
-
-def _unsafe(detail: str) -> PackageRefused:
-    return PackageRefused("unsafe-package", detail)
+def _opaque(problem: str) -> Package:
+    return Package(b"", b"", problem)
 
 
 def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
@@ -225,7 +115,7 @@ def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     Raises:
         _Unreadable: it is damaged, encrypted, or too long.
     """
-    if info.flag_bits & 1:
+    if is_encrypted(info):
         raise _Unreadable(f"{WORKFLOW_FILE} is encrypted.")
     if info.compress_type not in _METHODS:
         # Other methods may ask for memory as they like.
@@ -237,20 +127,22 @@ def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
                 content += chunk
                 if len(content) > MAX_XML_BYTES:
                     raise _Unreadable(f"{WORKFLOW_FILE} has more than {MAX_XML_BYTES:,} bytes.")
-    except _DAMAGED:
+    except DAMAGED:
         raise _Unreadable(f"{WORKFLOW_FILE} is damaged.") from None
     return bytes(content)
 
 
-def _read_xml(content: bytes) -> bytes:
-    """A workflow.xml as the JSON of its procedure.
+def _read_xml(content: bytes) -> tuple[bytes, bytes]:
+    """A workflow.xml as the JSON of its procedure, and of the names of its steps.
 
     Raises:
         _Unreadable: it is not one.
     """
     try:
         parser = DefusedXMLParser(forbid_dtd=True)
-        return _Reading().read(iterparse(_Fed(content, parser), events=("start", "end"), parser=parser))
+        reading = _Reading()
+        steps = reading.read(iterparse(_Fed(content, parser), events=("start", "end"), parser=parser))
+        return steps, msgspec.json.encode(reading.names)
     except DefusedXmlException:
         raise _Unreadable(f"{WORKFLOW_FILE} declares a document type or entities.") from None
     except ParseError as error:
@@ -288,6 +180,8 @@ class _Reading:
     """One workflow.xml on its way through: each step leaves the tree when it ends."""
 
     def __init__(self) -> None:
+        #: stepId -> title, tag, type
+        self.names: dict[str, tuple[str | None, str | None, str | None]] = {}
         self._path: list[Element] = []
         #: The procedure, and in it the steps that are open.
         self._open: list[_OpenStep] = []
@@ -364,13 +258,19 @@ class _Reading:
         parts.enter("DesignerData", "Base")
         parts.enter("InputParameter")
         parts.enter("Constraint", "InputParameter")
+        step_id, kind, input_type = (
+            parts.attribute("Base", "ID"),
+            parts.attribute("", "Type"),
+            parts.text("InputType"),
+        )
+        title, tag = parts.text("Title", "Base"), parts.text("Tag", "Base")
         body = {
-            "stepId": parts.attribute("Base", "ID"),
-            "type": parts.attribute("", "Type"),
-            "title": parts.text("Title", "Base"),
+            "stepId": step_id,
+            "type": kind,
+            "title": title,
             "description": parts.text("Description", "Base"),
-            "tag": parts.text("Tag", "Base"),
-            "inputType": parts.text("InputType"),
+            "tag": tag,
+            "inputType": input_type,
             "optional": parts.truth("IsOptional"),
             "constraint": parts.constraint(),
             "isReport": parts.truth_attribute(element, "IsReport") or False,
@@ -378,6 +278,8 @@ class _Reading:
             "position": parts.position(),
             "steps": self._taken(parts, steps),
         }
+        if step_id is not None:
+            self.names[step_id] = title, tag, input_type or kind
         return msgspec.Raw(self._encoded({**body, "extra": parts.extra()}))
 
     def _taken(self, parts: "_Parts", steps: list[msgspec.Raw]) -> list[msgspec.Raw]:

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
-from media.sandbox import Sandbox
-from media.thumbnails import make
+from media.details import Details
+from media.sandbox import Interrupted, Sandbox
+from media.thumbnails import Outcome, make
 from server.attachments import forgetting
 from server.clock import now
 from server.worker import GiveUp, Handler, Retry
@@ -11,6 +12,7 @@ from storage.blobs import BlobNotFound, BlobStore, BlobsUnavailable
 from storage.database import Connection, Database
 from storage.queries import attachments as queries
 from storage.queries import jobs as job_queries
+from storage.queries.tasks import MAX_ATTEMPTS
 from storage.queue import Task
 from sync.edits import SERVER
 from sync.errors import Busy, NotFound
@@ -39,10 +41,18 @@ def handlers(database: Database, blobs: BlobStore, ingest: Ingest, sandbox: Sand
     async def thumbnails(task: Task) -> None:
         """Make the thumbnails of the file, and say what it is."""
         row = await database.read(queries.one, task.team_id, task.subject)
-        if row is None or row.state != queries.STORED or row.blob_key is None:
+        # A failed one: an administrator lets its task be done again.
+        if row is None or row.state not in (queries.STORED, queries.FAILED) or row.blob_key is None:
             return  # gone meanwhile, or done before
+        interrupted: Interrupted | None = None
         try:
             outcome = await make(blobs, sandbox, row.blob_key, row.content_type or "")
+        except Interrupted as error:
+            if task.attempts < MAX_ATTEMPTS:
+                raise
+            # Perhaps the picture is what ends its readers.
+            interrupted = error
+            outcome = Outcome("failed", Details(), "Its reader was ended each time before it had read it.")
         except BlobsUnavailable:
             raise Retry(_RETRY_SECONDS) from None
         except BlobNotFound:
@@ -62,6 +72,8 @@ def handlers(database: Database, blobs: BlobStore, ingest: Ingest, sandbox: Sand
         if not await database.write(describe):
             # Another file stands under the id now; these thumbnails are nobody's.
             await blobs.delete([item.key for item in outcome.details.thumbnails])
+        if interrupted is not None:
+            raise interrupted  # its last attempt: the task is dead, for an administrator to see
 
     return {
         queries.JOB_FILES: tell_job,

@@ -5,7 +5,7 @@ import uuid
 
 import msgspec
 
-from media.sandbox import Refused, Sandbox
+from media.sandbox import Interrupted, Refused, Sandbox
 from media.uploads import Assembled, NoSuchUpload, Upload, Uploads
 from media.workflow_package import Package, PackageRefused, read_package
 from server.auth.principal import Principal
@@ -48,7 +48,7 @@ class Finalizing:
 
         Raises:
             Problem: 404 ``workflow-not-found``, 409 ``upload-incomplete``, 422 ``not-a-package`` or
-                ``unsafe-package``. The upload stays as it is.
+                ``unsafe-package``, 503 ``reading-interrupted``. The upload stays as it is.
             NoSuchUpload, Expired: see :meth:`Uploads.find`.
         """
         key = (user.team_id, asked.upload_id)
@@ -65,7 +65,10 @@ class Finalizing:
         Raises:
             NoSuchUpload, Expired: see :meth:`Uploads.find`.
         """
-        return checked_session(await self._uploads.find(user.team_id, upload_id), user)
+        upload = await self._uploads.find(user.team_id, upload_id)
+        if upload.kind != UPLOAD_KIND or (user.own_work_only and upload.subject_id != user.subject_id):
+            raise NoSuchUpload("There is no such upload.")
+        return upload
 
     async def _finalize(self, user: Principal, asked: Finalize) -> VersionRow:
         # Before the session: that is removed some days after its end, and the answer stays the same.
@@ -109,24 +112,19 @@ class Finalizing:
             async with self._blobs.local_path(file.blob_key) as path:
                 return await self._sandbox.run(read_package, path, seconds=_SECONDS)
         except Refused as refused:
-            return Package(b"", str(refused))
+            return Package(b"", b"", str(refused), given_up=True)
+        except Interrupted:
+            raise Problem(
+                503,
+                "reading-interrupted",
+                "Reading the package was interrupted, which is not its fault. The upload is kept: finalize it again.",
+            ) from None
         except PackageRefused as refused:
             # Whoever finalizes the same bytes is refused as well.
             await self._uploads.discard(file)
             raise Problem(422, refused.code, refused.detail, field="uploadId") from None
         except (BlobNotFound, OSError) as error:
             raise BlobsUnavailable(str(error)) from error
-
-
-def checked_session(upload: Upload, user: Principal) -> Upload:
-    """The session, if it is of a workflow and the caller's to see.
-
-    Raises:
-        NoSuchUpload: it is not.
-    """
-    if upload.kind != UPLOAD_KIND or (user.own_work_only and upload.subject_id != user.subject_id):
-        raise NoSuchUpload("There is no such upload.")
-    return upload
 
 
 def _store(
@@ -146,6 +144,13 @@ def _store(
     if not upload_queries.finish(connection, team_id, upload.upload_id, at):
         raise NoSuchUpload("There is no such upload.")
     workflow = _workflow(connection, user, asked, place, at)
+    problem = package.problem
+    # What a slow moment may have made opaque must not take the place of a version that devices can work with.
+    passed_over = package.given_up and workflow.active_version_id is not None
+    if passed_over:
+        problem = (
+            f"{problem} It was not made the active version: send the package again, or activate it as it is."
+        )
     version = VersionRow(
         team_id=team_id,
         version_id=str(uuid.uuid4()),
@@ -164,11 +169,11 @@ def _store(
         approved_by=None,
         approved_at=None,
         opaque=package.opaque,
-        problem=package.problem,
+        problem=problem,
         deleted_at=None,
     )
-    queries.add_version(connection, version, package.steps)
-    if not approver_mode(connection, team_id):
+    queries.add_version(connection, version, package.steps, package.names)
+    if not passed_over and not approver_mode(connection, team_id):
         workflow = workflow._replace(active_version_id=version.version_id)
     versions = queries.versions(connection, team_id, workflow.workflow_id)
     documents.save(connection, workflow, versions, user.team_name, place)

@@ -1,5 +1,6 @@
 """Reading workflows: the list (14.1), one (14.2), a version, its file, its steps."""
 
+import asyncio
 from typing import NamedTuple
 
 import msgspec
@@ -16,12 +17,15 @@ from storage.blobs import BlobStore
 from storage.database import Connection, Database
 from storage.queries import workflows as queries
 from storage.queries.workflows import StoredSteps, VersionRow, WorkflowRow
+from sync.etag import matches
 
 _POLICY = {"policy": "Workflow_Read"}
 #: Addresses in it expire, and whoever has one needs no token.
 _NO_STORE = {"Cache-Control": "private, no-store"}
 #: Part of the ETag of steps. Another number: what is read of a package is printed differently now.
 _STEPS_FORMAT = 1
+#: Compressed steps, bytes: more is not unpacked on the event loop.
+_MUCH = 16 * 1024
 
 _strings = msgspec.json.Decoder(list[str])
 
@@ -139,6 +143,11 @@ async def get_steps(
         await database.read(_workflow, request.user, workflow_id)
         raise version_not_found()
     etag = f'"{found.version_id}.{_STEPS_FORMAT}"'
+    known = request.headers.get("if-none-match")
+    if known is not None and matches(known, etag):
+        return with_etag(request, b"", etag)
+    if len(found.steps) > _MUCH:
+        return with_etag(request, await asyncio.to_thread(_steps, workflow_id, found), etag)
     return with_etag(request, _steps(workflow_id, found), etag)
 
 

@@ -8,7 +8,7 @@ from litestar.params import FromPath
 from media.uploads import Upload, Uploads
 from server.blocks import MAX_SESSION_BYTES, find_session, new_session, open_session, receive_block
 from server.http import json_response
-from server.workflows.finalizing import UPLOAD_KIND, Finalizing, checked_session
+from server.workflows.finalizing import UPLOAD_KIND, Finalizing
 from server.workflows.intake import TAGS, WorkflowRequest, checked_finalize
 from storage.ids import new_id
 
@@ -47,7 +47,9 @@ async def send_block(
     request: WorkflowRequest, upload_id: FromPath[str], uploads: NamedDependency[Uploads]
 ) -> Response[bytes]:
     """Section 14.4.4."""
-    upload = await receive_block(request, uploads, await _load(request, uploads, upload_id))
+    upload = await receive_block(
+        request, uploads, await find_session(request, uploads, upload_id, UPLOAD_KIND)
+    )
     return Response(b"", status_code=204 if upload.complete else 202)
 
 
@@ -62,7 +64,7 @@ async def get_session(
     request: WorkflowRequest, upload_id: FromPath[str], uploads: NamedDependency[Uploads]
 ) -> Response[bytes]:
     """Where to go on after a cut."""
-    return _session(await _load(request, uploads, upload_id))
+    return _session(await find_session(request, uploads, upload_id, UPLOAD_KIND))
 
 
 @delete(
@@ -76,7 +78,7 @@ async def cancel_session(
     request: WorkflowRequest, upload_id: FromPath[str], uploads: NamedDependency[Uploads]
 ) -> None:
     """Forget what has arrived. A workflow that was made of it stays."""
-    await uploads.cancel(await _load(request, uploads, upload_id))
+    await uploads.cancel(await find_session(request, uploads, upload_id, UPLOAD_KIND))
 
 
 @post(
@@ -103,11 +105,6 @@ async def finalize(request: WorkflowRequest, finalizing: NamedDependency[Finaliz
             }
         )
     )
-
-
-async def _load(request: WorkflowRequest, uploads: Uploads, upload_id: str) -> Upload:
-    upload = await find_session(request, uploads, upload_id, UPLOAD_KIND)
-    return checked_session(upload, request.user)
 
 
 def _session(upload: Upload) -> Response[bytes]:

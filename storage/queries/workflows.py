@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 import zstandard
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Select, and_, bindparam, func, insert, select, update
 
 from storage.queries.statements import padded, upsert_insert
-from storage.tables import feeds, groups, users, workflow_feeds, workflow_versions, workflows
+from storage.queries.users import present_user_ids
+from storage.tables import feeds, groups, workflow_feeds, workflow_versions, workflows
 
 _EVERYBODY = b"[]"
 
@@ -113,12 +114,11 @@ def take_place(connection: Connection, team_id: int, count: int = 1) -> int:
     return head
 
 
-def touch_for_object(connection: Connection, team_id: int, object_id: str, now: int) -> None:
+def touch_for_object(connection: Connection, team_id: int, object_id: str) -> None:
     """Give every workflow that names this user or group a new place: who may use it has changed.
 
-    Nothing of the workflows themselves changes, so ``now`` becomes no one's time of change.
+    Nothing of the workflows themselves changes, nor when they were changed last.
     """
-    del now
     # Before looking: a workflow that is being kept to the group at this moment is seen, or sees the member.
     take_place(connection, team_id, 0)
     query = select(workflows.c.workflow_id, workflows.c.live_object_ids).where(
@@ -205,12 +205,11 @@ def known_objects(connection: Connection, team_id: int, object_ids: Collection[s
     """Which of these are users or groups of the team."""
     if not object_ids:
         return set()
-    asked = padded(sorted(object_ids))
-    of_users = select(users.c.user_id).where(
-        users.c.team_id == team_id, users.c.deleted_at.is_(None), users.c.user_id.in_(asked)
+    asked = sorted(object_ids)
+    of_groups = select(groups.c.group_id).where(
+        groups.c.team_id == team_id, groups.c.group_id.in_(padded(asked))
     )
-    of_groups = select(groups.c.group_id).where(groups.c.team_id == team_id, groups.c.group_id.in_(asked))
-    return set(connection.execute(of_users.union_all(of_groups)).scalars())
+    return present_user_ids(connection, team_id, asked).union(connection.scalars(of_groups))
 
 
 # Versions
@@ -260,14 +259,18 @@ def last_number(connection: Connection, team_id: int, workflow_id: str) -> int:
     return int(connection.execute(query).scalar_one())
 
 
-def add_version(connection: Connection, row: VersionRow, steps: bytes) -> None:
-    """A new version; ``steps`` is JSON, or empty of an opaque one.
+def add_version(connection: Connection, row: VersionRow, steps: bytes, names: bytes) -> None:
+    """A new version.
+
+    Args:
+        steps: JSON, compressed with zstandard before: nobody else writes meanwhile. Empty of an opaque one.
+        names: stepId -> [title, tag, type], likewise.
 
     Raises:
         sqlalchemy.exc.IntegrityError: its upload has become a version already.
     """
-    kept = zstandard.ZstdCompressor().compress(steps) if steps else b""
-    connection.execute(insert(workflow_versions), {**row._asdict(), "steps": kept})
+    values = {**row._asdict(), "steps": steps, "step_names": names or None}
+    connection.execute(insert(workflow_versions), values)
 
 
 def change_version(connection: Connection, team_id: int, version_id: str, **values: Any) -> None:
@@ -309,10 +312,9 @@ def stored_steps(
     elif wanted is not None:
         query = query.where(columns.number == wanted)
     else:
-        # A deleted workflow has no other versions than deleted ones.
-        is_active = func.coalesce(columns.version_id == workflows.c.active_version_id, False)
-        query = query.order_by(is_active.desc(), columns.deleted_at.is_(None).desc(), columns.number.desc())
-    row = connection.execute(query.limit(1)).one_or_none()
+        # Not of this query itself: it would sort the steps of all versions.
+        query = query.where(columns.version_id == _preferred(team_id, workflow_id).scalar_subquery())
+    row = connection.execute(query).one_or_none()
     return StoredSteps(*row) if row else None
 
 
@@ -331,8 +333,51 @@ def step_lists(
     return decompressed(found.steps) if found is not None and found.steps else None
 
 
+def naming_version(
+    connection: Connection, team_id: int, workflow_id: str, version_id: str | None
+) -> str | None:
+    """The version whose steps name those of a job: this one if it was read, else the active one, else the newest.
+
+    Whether it or its workflow was deleted or not.
+    """
+    found: str | None = connection.execute(_preferred(team_id, workflow_id, version_id)).scalar_one_or_none()
+    return found
+
+
+def step_names(connection: Connection, team_id: int, version_id: str) -> bytes | None:
+    """stepId -> [title, tag, type] of a version as JSON, compressed; None if it is opaque."""
+    query = select(workflow_versions.c.step_names).where(
+        workflow_versions.c.team_id == team_id, workflow_versions.c.version_id == version_id
+    )
+    found: bytes | None = connection.execute(query).scalar_one_or_none()
+    return found
+
+
+def _preferred(team_id: int, workflow_id: str, version_id: str | None = None) -> Select[str]:
+    """The id of the version that is meant: this one if it has names, else the active one, else the newest."""
+    versions, owners = workflow_versions.alias(), workflows.alias()
+    columns = versions.c
+    is_active = func.coalesce(columns.version_id == owners.c.active_version_id, False)
+    # A deleted workflow has no other versions than deleted ones.
+    order = [is_active.desc(), columns.deleted_at.is_(None).desc(), columns.number.desc()]
+    if version_id is not None:
+        is_wanted = and_(columns.version_id == version_id, columns.step_names.is_not(None))
+        order.insert(0, is_wanted.desc())
+    return (
+        select(columns.version_id)
+        .join_from(
+            versions,
+            owners,
+            (owners.c.team_id == columns.team_id) & (owners.c.workflow_id == columns.workflow_id),
+        )
+        .where(columns.team_id == team_id, columns.workflow_id == workflow_id)
+        .order_by(*order)
+        .limit(1)
+    )
+
+
 def decompressed(steps: bytes) -> bytes:
-    """What :func:`add_version` was given."""
+    """What :func:`add_version` was given, as JSON."""
     result: bytes = zstandard.ZstdDecompressor().decompress(steps)
     return result
 

@@ -1,8 +1,14 @@
 """The named steps of a job over HTTP: which version of which workflow names them, and who may see them."""
 
+import threading
 import uuid
 
-from fixtures.workflow_packages import chained, package, procedure, question
+import pytest
+
+from fixtures.workflow_packages import chained, package, procedure, question, step
+from server.jobs import steps
+from storage.database import Connection
+from storage.queries.workflows import change_version
 from tests.support.app import Document, Team, problem, snapshot
 from tests.support.statements import counted
 from tests.support.workflows import finalized, sent
@@ -101,10 +107,70 @@ def test_a_field_worker_sees_the_steps_of_its_own_jobs_only(team: Team) -> None:
     problem(team.get("/jobs/v1/nothing/steps"), 404, "job-not-found")
 
 
-def test_naming_takes_two_statements(team: Team) -> None:
+def test_naming_takes_three_statements_and_two_once_the_names_are_known(team: Team) -> None:
     made = uploaded(team, "gauge")
     document = visited(made["workflowId"], made["versionId"])
     team.synced(document)
-    with counted(team.app) as counter:
-        steps_of(team, document)
-    assert counter.count == 2, counter.texts
+    answers = []
+    for statements in (3, 2, 2):
+        with counted(team.app) as counter:
+            answers.append(steps_of(team, document))
+        assert counter.count == statements, counter.texts
+    assert all(answer == answers[0] for answer in answers)
+    assert answers[0]["steps"][0]["tag"] == "gauge"
+
+
+def test_a_version_that_could_not_be_read_leaves_the_naming_to_the_active_one(team: Team) -> None:
+    opaque = finalized(team, sent(team, package(None)))
+    document = visited(opaque["workflowId"], opaque["versionId"])
+    team.synced(document)
+    assert steps_of(team, document)["workflowKnown"] is False
+    uploaded(team, "readable", workflowId=opaque["workflowId"])
+    assert steps_of(team, document)["steps"][0]["tag"] == "readable"
+
+
+def test_versions_of_before_there_were_names_leave_the_steps_as_they_were_sent(team: Team) -> None:
+    made = uploaded(team, "gauge")
+    team.app.write(forget_names, team.team_id, made["versionId"])
+    document = visited(made["workflowId"], made["versionId"])
+    team.synced(document)
+    answer = steps_of(team, document)
+    assert (answer["workflowKnown"], answer["steps"][0]["tag"]) == (False, None)
+
+
+def forget_names(connection: Connection, team_id: int, version_id: str) -> None:
+    change_version(connection, team_id, version_id, step_names=None)
+
+
+def test_the_steps_inside_others_are_named_too(team: Team) -> None:
+    inner = question("Photo", "Seal", stepId=GAUGE, tag="inside")
+    made = finalized(team, sent(team, package(procedure([step("GroupStep", "Checks", inner)]))))
+    document = visited(made["workflowId"], made["versionId"])
+    team.synced(document)
+    assert steps_of(team, document)["steps"][0]["tag"] == "inside"
+
+
+def test_many_names_are_not_unpacked_on_the_event_loop(
+    sqlite_team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+    real = steps._unpacked
+
+    def watched(packed: bytes) -> tuple[steps.Names, int]:
+        threads.append(threading.get_ident())
+        return real(packed)
+
+    monkeypatch.setattr(steps, "_unpacked", watched)
+    loop = sqlite_team.app.call(thread_of_the_loop)
+    few = uploaded(sqlite_team, "few")
+    many = procedure([question("Text", f"Step {number}") for number in range(1_500)])
+    made = finalized(sqlite_team, sent(sqlite_team, package(many)))
+    for item in (few, made):
+        document = visited(item["workflowId"], item["versionId"])
+        sqlite_team.synced(document)
+        assert steps_of(sqlite_team, document)["workflowKnown"] is True
+    assert [thread == loop for thread in threads] == [True, False]
+
+
+async def thread_of_the_loop() -> int:
+    return threading.get_ident()

@@ -131,7 +131,7 @@ def join(team: Team, group_id: str, account: Account) -> None:
     def work(connection: Connection) -> None:
         row = {"team_id": team.team_id, "group_id": group_id, "user_id": account.subject_id}
         connection.execute(insert(group_members), row)
-        queries.touch_for_object(connection, team.team_id, group_id, now())
+        queries.touch_for_object(connection, team.team_id, group_id)
 
     team.app.write(work)
     team.app.authority.forget(account.subject_id)
@@ -176,8 +176,8 @@ def test_a_group_that_changes_moves_the_workflows_that_name_it_alone(team: Team)
             row = queries.by_id(connection, team.team_id, workflow_id)
             assert row is not None
             queries.save(connection, row._replace(live_object_ids=f'["{group_id}"]'.encode()))
-        queries.touch_for_object(connection, team.team_id, group_id, now())
-        queries.touch_for_object(connection, team.team_id, "another", now())
+        queries.touch_for_object(connection, team.team_id, group_id)
+        queries.touch_for_object(connection, team.team_id, "another")
 
     team.app.write(work)
     page = changed(team, since)

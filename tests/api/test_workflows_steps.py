@@ -1,8 +1,12 @@
 """The steps of workflows, as devices and reports read them."""
 
+import threading
+from typing import Any
+
 import pytest
 
-from fixtures.workflow_packages import SAMPLES, decision, inspection, package
+from fixtures.workflow_packages import SAMPLES, decision, inspection, package, procedure, question
+from server.workflows import reading
 from storage.queries import workflows as queries
 from tests.support.app import Document, Team, problem
 from tests.support.workflows import made
@@ -63,6 +67,34 @@ def test_steps_that_are_known_are_not_sent_again(team: Team) -> None:
     assert team.get(address, headers={"If-None-Match": etag}).status_code == 200
     named = team.get(address, params={"version": 1}, headers={"If-None-Match": etag})
     assert named.status_code == 304
+
+
+def test_steps_that_are_known_are_not_unpacked_and_many_not_on_the_event_loop(
+    sqlite_team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+    real = reading._steps
+
+    def watched(*args: Any) -> bytes:
+        threads.append(threading.get_ident())
+        return real(*args)
+
+    monkeypatch.setattr(reading, "_steps", watched)
+    few = made(sqlite_team)
+    many = made(
+        sqlite_team, package(procedure([question("Text", f"Step {number}") for number in range(1_500)]))
+    )
+    for item in (few, many):
+        address = f"/workflows/v2/{item['workflowId']}/steps"
+        etag = sqlite_team.get(address).headers["etag"]
+        assert sqlite_team.get(address, headers={"If-None-Match": etag}).status_code == 304
+        assert sqlite_team.get(address, headers={"If-None-Match": "*"}).status_code == 304
+    loop = sqlite_team.app.call(thread_of_the_loop)
+    assert [thread == loop for thread in threads] == [True, False]
+
+
+async def thread_of_the_loop() -> int:
+    return threading.get_ident()
 
 
 def test_steps_stay_for_the_jobs_of_deleted_workflows(team: Team) -> None:

@@ -1,14 +1,18 @@
 """Sending a workflow in blocks and finalizing it (section 14.4)."""
 
 import asyncio
+import signal
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import zstandard
 
-from fixtures.workflow_packages import inspection, package
-from media.sandbox import Sandbox
+from fixtures.workflow_packages import inspection, package, understated
+from media.sandbox import Interrupted, Refused, Sandbox
 from server.workflows import finalizing
 from tests.support.app import Document, Team, problem
 from tests.support.uploading import content_of, files, opened
@@ -238,6 +242,119 @@ def test_it_goes_on_when_the_caller_hangs_up(team: Team, monkeypatch: pytest.Mon
     team.app.call(hang_up)
     (listed,) = team.get("/workflows/v2").json()
     assert listed["name"] == "Kept"
+
+
+class Ended(Sandbox):
+    """A reader that ends as the test says."""
+
+    def __init__(self, *ends: Exception) -> None:
+        super().__init__()
+        self._ends = list(ends)
+
+    async def run(self, function: Any, *args: Any, seconds: float = 20) -> Any:
+        if self._ends:
+            raise self._ends.pop(0)
+        return await asyncio.to_thread(function, *args)
+
+
+def server_of(team: Team) -> finalizing.Finalizing:
+    server: finalizing.Finalizing = team.app.litestar.dependencies["finalizing"].dependency()  # type: ignore[union-attr]
+    return server
+
+
+@contextmanager
+def reading_ends(team: Team, *ends: Exception) -> Iterator[None]:
+    """The next readings end so; those after them do not."""
+    server = server_of(team)
+    kept = server._sandbox
+    server._sandbox = Ended(*ends)
+    try:
+        yield
+    finally:
+        server._sandbox = kept
+
+
+def test_a_reader_that_is_ended_from_outside_leaves_the_upload_to_be_finalized_again(team: Team) -> None:
+    upload_id = sent(team, large())
+    body = {"uploadId": upload_id, "name": "Pumps"}
+    with reading_ends(team, Interrupted("ended"), Interrupted("ended")):
+        for _ in range(2):
+            refused = problem(team.post("/workflows/v2", json=body), 503, "reading-interrupted")
+            assert refused["retry"] == "later"
+            assert team.get("/workflows/v2").json() == []
+            assert (state(team, upload_id)["complete"], state(team, upload_id)["finalized"]) == (True, False)
+        answer = team.post("/workflows/v2", json=body).json()
+    assert (answer["opaque"], answer["problem"]) == (False, None)
+    assert workflow(team, answer)["activeVersionId"] == answer["versionId"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda each: each.name)
+def test_a_reader_that_is_killed_in_earnest_leaves_the_upload_to_be_finalized_again(
+    sqlite_team: Team, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload_id = sent(sqlite_team, large())
+    server = server_of(sqlite_team)
+    kept = server._sandbox
+
+    class Killed(Sandbox):
+        async def run(self, function: Any, *args: Any, seconds: float = 20) -> Any:
+            return await kept.run(signal.raise_signal, number)
+
+    monkeypatch.setattr(server, "_sandbox", Killed())
+    body = {"uploadId": upload_id, "name": "Pumps"}
+    problem(sqlite_team.post("/workflows/v2", json=body), 503, "reading-interrupted")
+    monkeypatch.undo()
+    assert finalized(sqlite_team, upload_id)["opaque"] is False
+
+
+@pytest.mark.parametrize("mode", [0, 1], ids=["activated at once", "with approval"])
+def test_a_package_that_takes_too_long_does_not_take_the_place_of_the_active_version(
+    team: Team, mode: int
+) -> None:
+    first = made(team)
+    upload_id = sent(team, large())
+    team.post("/teamsettings/v1", json={"WorkflowApproverMode": mode})
+    with reading_ends(team, Refused("It took longer than 60 seconds.")):
+        second = finalized(team, upload_id, workflowId=first["workflowId"])
+    assert (second["version"], second["opaque"]) == (2, True)
+    assert second["problem"] == (
+        "It took longer than 60 seconds. It was not made the active version: send the package again, or activate "
+        "it as it is."
+    )
+    document = workflow(team, first)
+    assert document["activeVersionId"] == first["versionId"]
+    assert document["versions"][1]["problem"] == second["problem"]
+    if not mode:
+        assert team.post(f"/workflows/v2/{second['versionId']}/activate").status_code == 200
+        assert workflow(team, first)["activeVersionId"] == second["versionId"]
+
+
+def test_the_first_package_of_a_workflow_is_the_active_one_even_if_it_takes_too_long(team: Team) -> None:
+    upload_id = sent(team, large())
+    with reading_ends(team, Refused("It took longer than 60 seconds.")):
+        first = finalized(team, upload_id)
+    assert first["problem"] == "It took longer than 60 seconds."
+    assert workflow(team, first)["activeVersionId"] == first["versionId"]
+
+
+def test_a_package_without_a_workflow_is_made_the_active_version_as_ever(team: Team) -> None:
+    first = made(team)
+    second = made(team, package(None), workflowId=first["workflowId"])
+    assert workflow(team, first)["activeVersionId"] == second["versionId"]
+
+
+def test_nothing_is_compressed_while_a_version_is_stored(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    upload_id = sent(team, large())
+    monkeypatch.setattr(zstandard, "ZstdCompressor", None)
+    monkeypatch.setattr(zstandard, "compress", None)
+    assert finalized(team, upload_id)["opaque"] is False  # the reader is another process
+
+
+def test_a_zip_that_unpacks_to_more_than_it_declares_is_refused(team: Team) -> None:
+    upload_id = sent(team, understated(20_000_000))
+    body = {"uploadId": upload_id, "name": "x"}
+    refused = problem(team.post("/workflows/v2", json=body), 422, "unsafe-package", "uploadId")
+    assert "zeros" in refused["detail"]
 
 
 def test_a_new_version_may_come_with_new_metadata(team: Team) -> None:

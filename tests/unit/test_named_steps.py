@@ -1,31 +1,13 @@
 """The named steps of a job: what the tablet did not send, the workflow says; what it sent stays."""
 
-import json
-
-from server.jobs.steps import definitions, named_steps
+from server.jobs.steps import KeptNames, Names, named_steps
 from tests.support.app import Document
 
-STEPS = {
-    "steps": [
-        {
-            "stepId": "a",
-            "title": "Read the gauge",
-            "tag": "gauge",
-            "type": "InputStep",
-            "inputType": "Numeric",
-        },
-        {
-            "stepId": "form",
-            "title": "Checklist",
-            "type": "GroupStep",
-            "steps": [{"stepId": "b", "title": "Seal intact?", "tag": "seal", "type": "DecisionStep"}],
-        },
-    ]
+KNOWN: Names = {
+    "a": ("Read the gauge", "gauge", "Numeric"),
+    "form": ("Checklist", None, "GroupStep"),
+    "b": ("Seal intact?", "seal", "DecisionStep"),
 }
-
-
-def known() -> Document:
-    return dict(definitions(json.dumps(STEPS).encode()))
 
 
 def single(step_id: str | None, **members: object) -> Document:
@@ -39,13 +21,8 @@ def job(**lists: object) -> Document:
     return {"metadata": {"currentStep": lists.pop("current", None)}, "sync": {}, **lists}
 
 
-def test_nested_steps_are_known_by_their_id_too() -> None:
-    assert sorted(known()) == ["a", "b", "form"]
-    assert definitions(None) == {}
-
-
 def test_what_the_tablet_did_not_send_comes_from_the_workflow_and_is_named() -> None:
-    (step,) = named_steps(job(completedSteps=[single("a", metadata={"tags": ""})]), known())
+    (step,) = named_steps(job(completedSteps=[single("a", metadata={"tags": ""})]), KNOWN)
     assert (step["title"], step["tag"], step["type"]) == ("Read the gauge", "gauge", "Numeric")
     assert step["fromWorkflow"] == ["title", "tag", "type"]
     assert step["phase"] == "completed"
@@ -53,7 +30,7 @@ def test_what_the_tablet_did_not_send_comes_from_the_workflow_and_is_named() -> 
 
 def test_what_the_tablet_sent_stays() -> None:
     sent = single("a", stepTitle="Manometer", stepType="Text", metadata={"tags": "mine"})
-    (step,) = named_steps(job(completedSteps=[sent]), known())
+    (step,) = named_steps(job(completedSteps=[sent]), KNOWN)
     assert (step["title"], step["tag"], step["type"], step["fromWorkflow"]) == (
         "Manometer",
         "mine",
@@ -63,7 +40,7 @@ def test_what_the_tablet_sent_stays() -> None:
 
 
 def test_a_step_that_the_workflow_does_not_have_keeps_what_it_has() -> None:
-    (step,) = named_steps(job(completedSteps=[single("other", stepTitle="Free")]), known())
+    (step,) = named_steps(job(completedSteps=[single("other", stepTitle="Free")]), KNOWN)
     assert (step["title"], step["tag"], step["type"], step["fromWorkflow"]) == ("Free", None, None, [])
 
 
@@ -72,7 +49,7 @@ def test_the_children_of_a_form_follow_it() -> None:
         "singleStep": None,
         "reportStep": {"uniqueStepId": "f", "stepId": "form", "steps": [single("b"), {"stepId": "b"}]},
     }
-    steps = named_steps(job(completedSteps=[form]), known())
+    steps = named_steps(job(completedSteps=[form]), KNOWN)
     assert [step["title"] for step in steps] == ["Checklist", "Seal intact?", "Seal intact?"]
     assert steps[1]["type"] == "DecisionStep"
 
@@ -84,7 +61,7 @@ def test_every_visit_is_listed_in_the_order_of_the_phases() -> None:
         sync={"openSteps": [single("a")]},
         current=single("b"),
     )
-    assert [step["phase"] for step in named_steps(document, known())] == [
+    assert [step["phase"] for step in named_steps(document, KNOWN)] == [
         *("completed", "completed", "cancelled", "open", "current")
     ]
 
@@ -94,4 +71,26 @@ def test_whatever_stands_in_place_of_a_step_is_passed_over() -> None:
         completedSteps=[None, 5, {}, {"singleStep": 7}, single(None), {"reportStep": {"steps": [1, "x"]}}],
         cancelledSteps="none",
     )
-    assert [step["stepId"] for step in named_steps(document, known())] == [None, None]
+    assert [step["stepId"] for step in named_steps(document, KNOWN)] == [None, None]
+
+
+def test_the_names_that_were_used_last_are_kept() -> None:
+    kept = KeptNames(3_000)
+    for number in range(3):
+        kept.keep(1, str(number), {"a": ("t", None, None)}, 500)
+    assert kept.get(1, "0") is not None
+    kept.keep(1, "3", {"a": ("t", None, None)}, 500)
+    assert [kept.get(1, str(number)) is not None for number in range(4)] == [True, False, True, True]
+    assert kept.get(2, "0") is None
+    assert kept.bytes == 3 * 800
+
+
+def test_names_larger_than_all_that_is_kept_push_out_nothing() -> None:
+    kept = KeptNames(3_000)
+    kept.keep(1, "small", {}, 100)
+    kept.keep(1, "large", {}, 3_001)
+    kept.keep(1, "many", {str(number): ("", "", "") for number in range(11)}, 10)
+    assert kept.get(1, "small") == {}
+    assert (kept.get(1, "large"), kept.get(1, "many")) == (None, None)
+    kept.keep(1, "small", {}, 100)
+    assert kept.bytes == 100

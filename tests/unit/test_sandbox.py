@@ -20,7 +20,7 @@ import pytest
 from fixtures import pictures
 from media import images, sandbox, video
 from media.details import Details, decode_details
-from media.sandbox import Refused, Sandbox
+from media.sandbox import Interrupted, Refused, Sandbox
 from media.thumbnails import make
 from storage.blobs import BlobNotFound, FolderBlobs
 
@@ -101,6 +101,55 @@ def test_a_file_that_crashes_its_reader_is_refused_and_the_next_is_read(crash: C
             with pytest.raises(Refused, match="crashed"):
                 await pool.run(crash)
             assert await pool.run(os.getpid)
+
+    play(scene)
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGKILL, signal.SIGHUP], ids=lambda each: each.name
+)
+def test_a_reader_that_is_ended_from_outside_says_nothing_about_its_file(number: signal.Signals) -> None:
+    async def scene(pool: Sandbox) -> None:
+        for _ in range(2):
+            pid = await pool.run(os.getpid)
+            reading = asyncio.create_task(pool.run(time.sleep, 60))
+            await asyncio.sleep(0.5)
+            os.kill(pid, number)
+            with pytest.raises(Interrupted):
+                await reading
+            assert await pool.run(os.getpid) != pid
+
+    play(scene)
+
+
+@pytest.mark.parametrize("all_of_them", [False, True], ids=["fork server", "every process"])
+def test_the_end_of_the_service_says_nothing_about_a_file(all_of_them: bool) -> None:
+    """As ``systemctl stop`` does it: a signal to each process, but here the server goes on."""
+
+    async def scene(pool: Sandbox) -> None:
+        pid, parent = await pool.run(os.getpid), await pool.run(os.getppid)
+        reading = asyncio.create_task(pool.run(time.sleep, 60))
+        await asyncio.sleep(0.5)
+        for each in (parent, pid) if all_of_them else (parent,):
+            with suppress(ProcessLookupError):
+                os.kill(each, signal.SIGTERM)
+        with pytest.raises(Interrupted):
+            await reading
+        assert await pool.run(os.getpid) != pid
+
+    play(scene)
+
+
+def test_a_file_that_waits_for_a_reader_is_not_refused_when_all_readers_are_ended() -> None:
+    async def scene(pool: Sandbox) -> None:
+        pid = await pool.run(os.getpid)
+        os.kill(pid, signal.SIGSTOP)  # it takes nothing more
+        waiting = asyncio.create_task(pool.run(os.getpid))
+        await asyncio.sleep(0.3)
+        os.kill(pid, signal.SIGKILL)
+        with suppress(Interrupted):
+            assert await waiting != pid
+        assert await pool.run(os.getpid) != pid
 
     play(scene)
 
@@ -349,6 +398,20 @@ def test_a_file_that_is_no_picture_is_ready_and_starts_no_worker(tmp_path: Path)
         assert pool._pool is None
 
     stored(tmp_path, b"%PDF-1.7", scene)
+
+
+def test_a_picture_whose_reader_is_ended_from_outside_is_not_a_failed_one(tmp_path: Path) -> None:
+    async def scene(blobs: FolderBlobs, pool: Sandbox) -> None:
+        pid = await pool.run(os.getpid)
+        os.kill(pid, signal.SIGSTOP)
+        making = asyncio.create_task(make(blobs, pool, KEY, "image/jpeg"))
+        await asyncio.sleep(0.3)
+        os.kill(pid, signal.SIGKILL)
+        with suppress(Interrupted):
+            assert (await making).state == "ready"
+        assert (await make(blobs, pool, KEY, "image/jpeg")).state == "ready"
+
+    stored(tmp_path, pictures.jpeg(), scene)
 
 
 def test_a_file_that_is_gone_is_not_a_failed_one(tmp_path: Path) -> None:

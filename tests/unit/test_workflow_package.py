@@ -7,10 +7,12 @@ import stat
 import struct
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +24,9 @@ from fixtures.workflow_packages import (
     newer_designer,
     package,
     procedure,
+    question,
     step,
+    understated,
     workflow_xml,
 )
 from media import workflow_package
@@ -44,7 +48,12 @@ def read(path: Path, content: bytes) -> Package:
 def steps_of(path: Path, content: bytes) -> Document:
     found = read(path, content)
     assert found.problem is None
-    return dict(json.loads(found.steps))
+    return dict(json.loads(unpacked(found.steps)))
+
+
+def unpacked(kept: bytes) -> bytes:
+    content: bytes = zstandard.decompress(kept)
+    return content
 
 
 def problem_of(path: Path, xml: bytes | None) -> str:
@@ -215,7 +224,19 @@ def test_the_length_that_the_archive_declares_is_not_believed(
     size = struct.pack("<I", 500_023)
     assert content.count(size) == 2
     lying = bytes(content).replace(size, struct.pack("<I", 50))
-    assert read(path, lying).opaque
+    assert "more than the directory" in refusal(path, lying).detail
+
+
+def test_the_names_of_all_steps_are_read_with_those_inside_others(path: Path) -> None:
+    inner = question("Photo", "Seal", stepId="b", tag="seal")
+    group = step("GroupStep", "Checks", inner, stepId="a")
+    unnamed = step("ConfirmStep", "Nobody asks for it", stepId=None)
+    found = read(path, package(procedure([group, unnamed])))
+    assert json.loads(unpacked(found.names)) == {
+        "a": ["Checks", None, "GroupStep"],
+        "b": ["Seal", "seal", "Photo"],
+    }
+    assert read(path, package(None)).names == b""
 
 
 def test_a_long_text_is_read(path: Path) -> None:
@@ -362,6 +383,80 @@ def test_files_that_share_their_bytes_are_refused(path: Path) -> None:
     assert "overlaps" in refusal(path, bytes(content)).detail
 
 
+@pytest.mark.parametrize(("size", "declared"), [(11, 10), (256 * 1024 + 21, 256 * 1024), (100_000_000, 10)])
+def test_a_file_that_unpacks_to_more_than_it_declares_is_refused(
+    path: Path, size: int, declared: int
+) -> None:
+    refused = refusal(path, understated(size, declared))
+    assert (refused.code, refused.detail) == (
+        "unsafe-package",
+        "zeros unpacks to more than the directory of the package says.",
+    )
+
+
+def test_a_bomb_is_left_where_it_passes_its_declared_size(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    came = 0
+    real = zlib.decompressobj
+
+    class Counting:
+        def __init__(self, bits: int) -> None:
+            self._inner = real(bits)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._inner, name)
+
+        def decompress(self, *args: Any) -> bytes:
+            nonlocal came
+            piece = self._inner.decompress(*args)
+            came += len(piece)
+            return piece
+
+    content = understated(200_000_000)
+    monkeypatch.setattr(zlib, "decompressobj", Counting)
+    assert refusal(path, content).code == "unsafe-package"
+    assert 0 < came < 1_000_000
+
+
+def test_a_file_as_long_as_it_declares_is_unpacked_to_its_end(path: Path) -> None:
+    noise = random.Random(1).randbytes(700_000)
+    files = {"a": bytes(3_000_000), "b": noise, "c": bytes(256 * 1024), "d": b"x" * (512 * 1024), "e": b""}
+    assert not read(path, package(inspection(), files)).opaque
+
+
+def test_a_stored_file_has_the_size_that_it_declares(path: Path) -> None:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr("stored", bytes(100))
+    content = bytearray(target.getvalue())
+    assert read(path, bytes(content)).opaque
+    at = content.index(b"PK\x01\x02")
+    content[at + 24 : at + 28] = struct.pack("<I", 50)
+    assert refusal(path, bytes(content)).code == "unsafe-package"
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [
+        (0, b"XX"),  # no header there
+        (6, struct.pack("<H", 1)),  # encrypted
+        (8, struct.pack("<H", zipfile.ZIP_STORED)),  # the method
+        (30, b"../"),  # the name
+    ],
+)
+def test_a_file_whose_header_says_something_else_than_the_directory_is_refused(
+    path: Path, at: int, value: bytes
+) -> None:
+    content = bytearray(package(inspection(), {}))
+    content[at : at + len(value)] = value
+    refused = refusal(path, bytes(content))
+    assert (refused.code, refused.detail) == (
+        "unsafe-package",
+        "workflow.xml is not where the directory of the package says.",
+    )
+
+
 # Whatever comes
 
 _TEXT = st.text(
@@ -430,7 +525,8 @@ def _read_or_refused(path: Path, content: bytes) -> None:
     if found.problem is not None:
         assert found.problem.isprintable()
     else:
-        json.loads(found.steps)
+        json.loads(unpacked(found.steps))
+        json.loads(unpacked(found.names))
 
 
 _NAMES = ("Procedure", "Steps", "Step", "Base", "Title", "DesignerData", "Position", "InputParameter")
