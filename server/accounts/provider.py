@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 from urllib.parse import quote_plus, urlencode
 
-import httpx
 import jwt
 import msgspec
 
@@ -203,6 +202,9 @@ class Provider:
         return self._metadata[1]
 
     async def _ask(self, method: str, address: str, **rest: Any) -> dict[str, Any]:
+        # Here and not above: 6 MB of memory that a server without a provider need not have.
+        import httpx
+
         if self._tls is None:
             # The system's authorities: many a provider has a certificate of its company's own.
             self._tls = await asyncio.to_thread(ssl.create_default_context)
