@@ -138,15 +138,16 @@ class Writer:
         # Nothing is known of what was before: whoever has read it begins anew.
         base = floor = number
         if previous is None:
-            self._fill_ids(count, number, "")
+            self._fill_ids(count, number)
         else:
             # Attaching is not possible within a transaction.
             execute("COMMIT")
             execute("ATTACH ? AS old", (f"{previous.absolute().as_uri()}?mode=ro&immutable=1",))
             execute("BEGIN")
-            self._fill_ids(count, number, "LEFT JOIN old.ids AS o ON o.id = r.id")
+            old_base, floor = execute("SELECT base, floor FROM old.meta").fetchone()
+            self._fill_ids(count, old_base)
+            self._carry_over(number)
             self._fill_removed(number)
-            (floor,) = execute("SELECT floor FROM old.meta").fetchone()
             floor = self._prune(floor, max(count, least_removed))
             counts = execute("SELECT since FROM ids GROUP BY since ORDER BY count(*) DESC, since LIMIT 1")
             base = next(counts, (number,))[0]
@@ -164,20 +165,29 @@ class Writer:
         execute("COMMIT")
         return indexed
 
-    def _fill_ids(self, count: int, number: int, joined: str) -> None:
+    def _fill_ids(self, count: int, since: int) -> None:
+        """Every record as one that appeared in the file ``since``."""
         execute = self._connection.execute
         execute("CREATE TABLE ids (id BLOB PRIMARY KEY, since INTEGER, position INTEGER) WITHOUT ROWID")
-        since = "coalesce(o.since, ?)" if joined else "?"
-        # In the order of the ids on both sides: what is looked up next stands beside what was looked up last.
-        fill = (
-            f"INSERT OR IGNORE INTO ids SELECT r.id, {since}, r.position FROM"  # noqa: S608
-            f" (SELECT id, position FROM records ORDER BY id) AS r {joined}"
-        )
-        if execute(fill, (number,)).rowcount < count:
+        fill = "INSERT OR IGNORE INTO ids SELECT id, ?, position FROM records ORDER BY id"
+        if execute(fill, (since,)).rowcount < count:
             # Some rows are equal. Ignored and not refused: without a journal, no statement is taken back.
             execute("DELETE FROM ids")
             self._tell_equal_rows_apart()
-            execute(fill, (number,))
+            execute(fill, (since,))
+
+    def _carry_over(self, number: int) -> None:
+        """Of the records that did not appear in the file that most of the old ones are from: in which they did.
+
+        Both files have their ids in order, so they are compared in one pass over both (EXCEPT with ORDER BY
+        merges): a million look-ups took three times as long.
+        """
+        execute = self._connection.execute
+        execute("CREATE TEMP TABLE new (id BLOB PRIMARY KEY) WITHOUT ROWID")
+        execute("INSERT INTO new SELECT id FROM ids EXCEPT SELECT id FROM old.ids ORDER BY 1")
+        execute("UPDATE ids SET since = o.since FROM old.log AS o WHERE o.id = ids.id")
+        execute("UPDATE ids SET since = ? WHERE id IN (SELECT id FROM new)", (number,))
+        execute("DROP TABLE new")
 
     def _tell_equal_rows_apart(self) -> None:
         """The second of two equal rows gets an identity of its own, and so on."""
@@ -197,7 +207,7 @@ class Writer:
             f"INSERT INTO removed SELECT o.number, o.id FROM old.removed AS o WHERE {gone}"  # noqa: S608
         )
         self._connection.execute(
-            f"INSERT INTO removed SELECT ?, o.id FROM old.ids AS o WHERE {gone}",  # noqa: S608
+            "INSERT INTO removed SELECT ?, id FROM (SELECT id FROM old.ids EXCEPT SELECT id FROM ids ORDER BY 1)",
             (number,),
         )
 
