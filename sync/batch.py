@@ -103,7 +103,6 @@ class _TeamBatch:
             self.jobs[row.client_job_id] = Working(
                 job,
                 owner_id=row.owner_id,
-                exists=True,
                 deleted_at=row.deleted_at,
                 tombstone_rev=row.rev,
                 job_id=row.job_id,

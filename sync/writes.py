@@ -47,7 +47,6 @@ class Working:
 
     job: Job | None
     owner_id: str | None = None
-    exists: bool = False
     deleted_at: int | None = None
     tombstone_rev: int = 0
     job_id: str = ""

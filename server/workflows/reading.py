@@ -10,7 +10,7 @@ from litestar.params import FromPath
 
 from server.auth.principal import Principal
 from server.errors import Problem
-from server.http import MAX_LIMIT, json_response, whole_number, with_etag
+from server.http import json_response, optional_page, with_etag
 from server.workflows.documents import version_document
 from server.workflows.intake import TAGS, WorkflowRequest, may_use, not_found, sees_all, version_not_found
 from storage.blobs import BlobStore
@@ -44,7 +44,7 @@ class Filter(NamedTuple):
     opt=_POLICY,
     tags=TAGS,
     summary="Get workflows",
-    description="Newest first, all of them unless `limit` (at most 1,000) or `skip` says otherwise. `tag`: only "
+    description="Newest first, all of them unless `limit` or `skip` says otherwise. `tag`: only "
     "those with this tag. `archived`: only those that are (`true`) or are not (`false`). Field workers get those "
     "that are for everybody, for them, or for one of their groups.",
 )
@@ -173,8 +173,7 @@ def _filter(request: WorkflowRequest) -> Filter:
     return Filter(
         params.get("tag") or None,
         {"true": True, "false": False}.get(archived),
-        whole_number(request, "skip", 0, 0),
-        min(whole_number(request, "limit", MAX_LIMIT, 1), MAX_LIMIT) if params.get("limit") else None,
+        *optional_page(request),
     )
 
 

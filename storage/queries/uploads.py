@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, delete, exists, insert, select, update
 
 from storage.queries.statements import padded
 from storage.tables import upload_blocks, uploads
@@ -101,13 +101,6 @@ def overlapping(connection: Connection, team_id: int, upload_id: str, start: int
         .order_by(upload_blocks.c.start)
     )
     return [Block(*row) for row in connection.execute(query)]
-
-
-def count_blocks(connection: Connection, team_id: int, upload_id: str) -> int:
-    query = select(func.count()).where(
-        upload_blocks.c.team_id == team_id, upload_blocks.c.upload_id == upload_id
-    )
-    return int(connection.execute(query).scalar_one())
 
 
 def add_blocks(connection: Connection, team_id: int, upload_id: str, rows: Sequence[Block]) -> None:
