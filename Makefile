@@ -30,11 +30,11 @@ help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: $(VENV)/.installed ## Three tablets against a fresh server on port 8000 (ONCE=1: exit afterwards).
+demo: $(VENV)/.installed .pango ## Three tablets against a fresh server on port 8000 (ONCE=1: exit afterwards).
 	@$(BIN)/fieldsync demo $(if $(filter 1,$(ONCE)),--once) $(ARGS)
 
 .PHONY: serve
-serve: $(VENV)/.installed ## Serve the data in the folder `data` (DATA=folder) on port 8000.
+serve: $(VENV)/.installed .pango ## Serve the data in the folder `data` (DATA=folder) on port 8000.
 	@if [ -z "$${FIELDSYNC_DATABASE_URL:-}" ] && [ ! -e "$(DATA)/fieldsync.db" ]; then \
 		echo "There is no team yet. In another terminal, or before the next start:"; \
 		echo "  $(BIN)/fieldsync init --team 'My team' --owner you@example.com --data $(DATA)"; \
@@ -42,7 +42,7 @@ serve: $(VENV)/.installed ## Serve the data in the folder `data` (DATA=folder) o
 	@$(BIN)/fieldsync serve --data "$(DATA)" $(ARGS)
 
 .PHONY: test
-test: $(VENV)/.installed-dev .chromium ## Run the tests, on SQLite and PostgreSQL (ARGS: for pytest; WORKERS=2).
+test: $(VENV)/.installed-dev .pango .poppler .chromium ## Run the tests, on SQLite and PostgreSQL (ARGS: for pytest; WORKERS=2).
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 .PHONY: check
@@ -95,6 +95,29 @@ clean: ## Remove caches, build results and the demo's data. Keeps `data` and .ve
 			apt-get update -qq && apt-get install -y -qq chromium >/dev/null || true; \
 		else \
 			echo "No chromium: the tests of pages will be skipped (Debian: sudo apt-get install chromium)." >&2; \
+		fi; }
+
+# What lays out the text of PDF reports. Without it everything else works, and `fieldsync doctor` says so.
+PANGO := libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0 fonts-dejavu-core
+.PHONY: .pango
+.pango:
+	@$(BIN)/python -c 'import weasyprint' >/dev/null 2>&1 || { \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo "Installing Pango, for PDF reports."; \
+			apt-get update -qq && apt-get install -y -qq $(PANGO) >/dev/null || true; \
+		else \
+			echo "No Pango: reports cannot be made (Debian: sudo apt-get install $(PANGO))." >&2; \
+		fi; }
+
+# Pages of reports are compared as pictures. Without it those tests are passed over, and say so.
+.PHONY: .poppler
+.poppler:
+	@command -v pdftoppm >/dev/null || { \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo "Installing poppler-utils, for the tests of reports."; \
+			apt-get update -qq && apt-get install -y -qq poppler-utils >/dev/null || true; \
+		else \
+			echo "No pdftoppm: pages of reports will not be looked at (Debian: sudo apt-get install poppler-utils)." >&2; \
 		fi; }
 
 # The load generator is a program of its own.

@@ -14,9 +14,11 @@ from server.clock import now
 from server.collections import background as collections
 from server.logs import configure_logging
 from server.mail import Mailer
+from server.reports import background as reports
 from server.scheduled_jobs import background as scheduled_jobs
 from server.settings import Settings
 from server.timetable import Entry, Timetable
+from server.triggers import delivering, matching
 from server.worker import CONCURRENCY, Handler, Worker
 from storage.blobs import BlobStore, open_blobs
 from storage.database import Database, Unavailable, open_database
@@ -42,6 +44,7 @@ def timetable(database: Database, blobs: BlobStore, uploads: Uploads, settings: 
         Entry("files nobody refers to", _HOUR, lambda: delete_orphans(database, blobs, now() - orphaned)),
         Entry("reminders", 60, lambda: scheduled_jobs.enqueue_reminders(database, now(), ahead)),
         Entry("links and codes", _HOUR, lambda: accounts.delete_expired(database, now())),
+        *delivering.entries(database),
         Entry("tasks that are over", _HOUR, lambda: queue.purge(now())),
         Entry("expired refresh tokens", 6 * _HOUR, lambda: delete_tokens(database, now() - _DAY_US)),
     ]
@@ -80,6 +83,7 @@ class Background:
 
     Attributes:
         sandbox: the process pool for files of strangers, for the server's requests as well.
+        printing: the one for reports, so that a burst of photos does not delay them.
     """
 
     def __init__(
@@ -94,12 +98,16 @@ class Background:
         stop_seconds: float = 20,
     ) -> None:
         self.sandbox = Sandbox(settings.media_workers)
+        self.printing = Sandbox(settings.report_workers)
         mailer = Mailer(settings)
         handlers = {
             **attachment_handlers(database, blobs, ingest, self.sandbox),
             **accounts.handlers(database, mailer, settings),
             **collections.handlers(database, blobs, self.sandbox),
             **scheduled_jobs.handlers(database, mailer),
+            **reports.handlers(database, blobs, self.printing, settings),
+            **matching.handlers(database, blobs, settings),
+            **delivering.handlers(database, blobs, mailer, settings),
             **(more or {}),
         }
         concurrency = dict.fromkeys(handlers, CONCURRENCY)
@@ -135,6 +143,7 @@ class Background:
                 log.error("background work ended with an error", exc_info=ended)
         self._running = []
         await self.sandbox.close()
+        await self.printing.close()
 
 
 def main(settings: Settings) -> None:

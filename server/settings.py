@@ -65,6 +65,19 @@ class Settings:
     media_workers: int = _setting(
         2, "Processes that make thumbnails; each takes up to 120 MB for a photo of a phone."
     )
+    report_workers: int = _setting(
+        1,
+        "Processes that make PDF reports; each takes up to 1 GB for a hostile template, 150 MB for a usual one.",
+    )
+    webhook_networks: tuple[str, ...] = _setting(
+        (),
+        "Networks, separated by commas, to which webhooks may go although they are not public, e.g. `10.1.0.0/16`: "
+        "receivers on your own premises.",
+    )
+    webhook_ports: tuple[str, ...] = _setting(
+        ("443",),
+        "Ports, separated by commas, to which webhooks may go. `http://` addresses work only on ports other than 443.",
+    )
     orphan_days: int = _setting(30, "How long a file to which no job refers is kept.")
     remind_hours: int = _setting(
         24, "How long before a scheduled job is due its people are reminded by mail."

@@ -51,14 +51,14 @@ class _TeamBatch:
     def __init__(self, connection: Connection, team_id: int) -> None:
         self.connection = connection
         self.team_id = team_id
-        self.incarnation, settings = feed_queries.team(connection, team_id)
+        self.incarnation, settings, wanted = feed_queries.team(connection, team_id)
         self.rules = rules_of(settings)
         self.jobs: dict[str, Working] = {}
         self.known_pushes: dict[tuple[str, int], tuple[bytes, str]] = {}
         self.known_bodies: set[tuple[str, bytes]] = set()
         self.expected: set[str] = set()
         self.arrived: frozenset[str] = frozenset()
-        self.writes = Writes(team_id)
+        self.writes = Writes(team_id, wanted)
 
     def run(self, numbered: list[tuple[int, Item]]) -> dict[int, Result]:
         items = [item for _, item in numbered]

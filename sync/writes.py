@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from storage.database import Connection
 from storage.ids import new_id
 from storage.queries import attachment_references as reference_queries
@@ -19,6 +21,7 @@ from storage.queries import pushes as push_queries
 from storage.queries import quarantine as quarantine_queries
 from storage.queries import scheduled_jobs as schedule_queries
 from storage.queries import snapshots as snapshot_queries
+from storage.queries import triggers as trigger_queries
 from storage.queries.events import EventWrite
 from storage.queries.jobs import JobWrite
 from storage.queries.pushes import PushWrite
@@ -28,6 +31,7 @@ from storage.schedule import ABANDONED, ACTIVE, COMPLETED, NOT_STARTED, PAUSED
 from sync.bodies import compress, compress_all
 from sync.edits import FORMAT, Job, pack
 from sync.errors import SyncError
+from sync.facts import job_facts
 from sync.items import PushItem, RefusedItem
 from sync.view import finished, text_of
 
@@ -58,12 +62,19 @@ class Working:
 
 @dataclass(slots=True)
 class Writes:
-    """Rows to write at the end; the bodies of snapshots are not compressed yet."""
+    """Rows to write at the end; the bodies of snapshots are not compressed yet.
+
+    Attributes:
+        wanted: which events the team's triggers want (``storage.queries.triggers``).
+    """
 
     team_id: int
+    wanted: int = 0
     snapshots: list[SnapshotWrite] = field(default_factory=list)
     pushes: list[PushWrite] = field(default_factory=list)
     events: list[EventWrite] = field(default_factory=list)
+    #: Events that triggers want, each with the view of its job at that moment.
+    told: list[tuple[EventWrite, bytes]] = field(default_factory=list)
     #: (attachment id, job id), and when.
     referred: list[tuple[str, str]] = field(default_factory=list)
     released: list[tuple[str, str]] = field(default_factory=list)
@@ -72,9 +83,10 @@ class Writes:
 
     def event(self, kind: str, job: Job, rev: int, received_at: int) -> None:
         """Note that something happened to a job."""
-        self.events.append(
-            EventWrite(self.team_id, new_id(), kind, job.job_id, job.client_job_id, rev, received_at)
-        )
+        event = EventWrite(self.team_id, new_id(), kind, job.job_id, job.client_job_id, rev, received_at)
+        self.events.append(event)
+        if self.wanted and trigger_queries.is_wanted(kind, self.wanted):
+            self.told.append((event, job.view))
 
     def refuse(self, item: PushItem | RefusedItem, error: SyncError) -> None:
         """Keep what was refused."""
@@ -136,12 +148,24 @@ class Writes:
             push_queries.insert(connection, sorted(self.pushes))
         if self.events:
             event_queries.insert(connection, self.events)
+        self._tell(connection)
         if self.quarantine:
             quarantine_queries.put(connection, self.quarantine)
         self._follow(connection, stored)
         stamped = [working.job_id for _, working in stored if working.stamped]
         if stamped:
             feed_queries.stamp(connection, team_id, stamped)
+
+    def _tell(self, connection: Connection) -> None:
+        """Have triggers matched. Of a job that was completed by a change, the update is not told as well."""
+        completed = {(event.job_id, event.rev) for event, _ in self.told if event.type == "job.completed"}
+        for event, view in self.told:
+            if event.type == "job.updated" and (event.job_id, event.rev) in completed:
+                continue
+            facts = job_facts(msgspec.json.decode(view))
+            trigger_queries.match(
+                connection, self.team_id, event.event_id, event.type, event.rev, facts, event.created_at
+            )
 
     def _follow(self, connection: Connection, stored: Sequence[tuple[str, Working]]) -> None:
         """Let the tasks of scheduled jobs follow the jobs that do them, as they are merged now."""

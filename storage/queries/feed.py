@@ -11,8 +11,8 @@ _incarnation = Hot(
     "SELECT incarnation FROM feeds WHERE team_id = ?", "SELECT incarnation FROM feeds WHERE team_id = $1"
 )
 _team = Hot(
-    "SELECT incarnation, settings FROM feeds JOIN teams USING (team_id) WHERE team_id = ?",
-    "SELECT incarnation, settings FROM feeds JOIN teams USING (team_id) WHERE team_id = $1",
+    "SELECT incarnation, settings, wanted_events FROM feeds JOIN teams USING (team_id) WHERE team_id = ?",
+    "SELECT incarnation, settings, wanted_events FROM feeds JOIN teams USING (team_id) WHERE team_id = $1",
 )
 _stamps = Rows(
     feed_entries,
@@ -36,15 +36,15 @@ def incarnation(connection: Connection, team_id: int) -> str:
     return value
 
 
-def team(connection: Connection, team_id: int) -> tuple[str, bytes | None]:
-    """The team's incarnation, and its settings as they are stored."""
+def team(connection: Connection, team_id: int) -> tuple[str, bytes | None, int]:
+    """The team's incarnation, its settings as they are stored, and which events its triggers want."""
     rows = (
         _team.on_sqlite(connection, 0, [team_id])
         if is_sqlite(connection)
         else _team.on_postgresql(connection, [team_id])
     )
-    incarnation, settings = rows[0]
-    return incarnation, None if settings is None else bytes(settings)
+    incarnation, settings, wanted = rows[0]
+    return incarnation, None if settings is None else bytes(settings), wanted
 
 
 def renew_incarnations(connection: Connection, value: str) -> None:

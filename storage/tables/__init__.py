@@ -16,6 +16,8 @@ from storage.tables.jobs import jobs
 from storage.tables.metadata import metadata
 from storage.tables.pushes import pushes
 from storage.tables.quarantine import quarantine
+from storage.tables.report_templates import report_template_versions, report_templates
+from storage.tables.reports import reports
 from storage.tables.scheduled_jobs import (
     scheduled_job_tasks,
     scheduled_job_users,
@@ -27,6 +29,7 @@ from storage.tables.snapshots import snapshots
 from storage.tables.tasks import tasks
 from storage.tables.teams import teams
 from storage.tables.tokens import refresh_tokens, signing_keys
+from storage.tables.triggers import deliveries, delivery_attempts, triggers
 from storage.tables.uploads import upload_blocks, uploads
 from storage.tables.users import users
 from storage.tables.workflows import workflow_feeds, workflow_versions, workflows
@@ -39,6 +42,8 @@ __all__ = [
     "clients",
     "collection_files",
     "collections",
+    "deliveries",
+    "delivery_attempts",
     "events",
     "feed_entries",
     "feeds",
@@ -50,6 +55,9 @@ __all__ = [
     "pushes",
     "quarantine",
     "refresh_tokens",
+    "report_template_versions",
+    "report_templates",
+    "reports",
     "scheduled_job_tasks",
     "scheduled_job_users",
     "scheduled_job_works",
@@ -59,6 +67,7 @@ __all__ = [
     "snapshots",
     "tasks",
     "teams",
+    "triggers",
     "upload_blocks",
     "uploads",
     "users",

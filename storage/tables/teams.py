@@ -15,5 +15,8 @@ teams = Table(
     Column("created_at", BigInteger, nullable=False),
     # The team settings that are not at their defaults, as a JSON object; null: none.
     Column("settings", LargeBinary),
+    # Which events its triggers want, bits as in storage/queries/triggers.py: what no trigger wants costs a push
+    # nothing.
+    Column("wanted_events", Integer, nullable=False, server_default="0"),
     UniqueConstraint("name"),
 )
