@@ -1,6 +1,7 @@
 """``fieldsync demo``: a fresh server, three tablets at work over a bad network, and the proof that all agree.
 
-Every photo they took has arrived then, and has its thumbnails.
+Every photo they took has arrived then, and has its thumbnails; a receiver of webhooks was told of every job that
+was completed, and the jobs of one workflow were mailed as a PDF.
 
 The server is started as anybody would start it, by the command line in a process of its own, and the tablets
 speak HTTP to it: nothing in the demo reaches around the product.
@@ -29,10 +30,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fixtures.album import Album
 from fixtures.camera import samples
+from fixtures.dispatch import Dispatch
 from fixtures.fieldwork import IN_RANGE, Fieldwork, served_jobs
 from fixtures.jobs import Document, inspection_jobs
 from fixtures.network import HttpTransport, Transport
 from fixtures.office import Office, Unexpected
+from fixtures.receiver import Receiver
 from fixtures.sheet import Section, Tile, contact_sheet
 from fixtures.verdict import judge
 from server.demo_output import Credentials, Day, print_access, print_result, shown
@@ -47,6 +50,7 @@ JOBS = 36
 _MARKER = ".fieldsync-demo"
 _LOG = "server.log"
 _SHEET = "contact-sheet.png"
+_REPORT = "report.pdf"
 _START_SECONDS = 60.0
 _STOP_SECONDS = 15.0
 #: Making the thumbnails of one file takes a second at most.
@@ -92,11 +96,11 @@ def _run(console: Console, data: Path, port: int, once: bool) -> int:
     credentials = _init(data)
     port = _free_port(port)
     base_url = f"http://{HOST}:{port}"
-    with _serving(data, port) as server:
+    with Receiver() as receiver, _serving(data, port, receiver.port) as server:
         _wait_until_ready(server, base_url, data)
         token = _token(base_url, credentials)
         with connections(base_url, token) as connect:
-            day = work_a_day(console, connect, data / _SHEET)
+            day = work_a_day(console, connect, receiver, data)
         print_result(console, day, data / _SHEET, jobs_shown=None if once else _JOBS_SHOWN)
         status = 1 if day.verdict.failures else 0
         if once:
@@ -168,12 +172,14 @@ def _free_port(wanted: int) -> int:
 
 
 @contextmanager
-def _serving(data: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+def _serving(data: Path, port: int, receiver_port: int) -> Iterator[subprocess.Popen[bytes]]:
+    # Webhooks go to public addresses only; the receiver of the demo is on this machine.
+    receiving = {"WEBHOOK_NETWORKS": "127.0.0.0/8", "WEBHOOK_PORTS": f"443,{receiver_port}"}
     with (data / _LOG).open("wb") as log:
         server = subprocess.Popen(  # noqa: S603 - our own command
             _command("serve", "--host", HOST, "--port", str(port), "--data", str(data)),
             cwd=_HOME,
-            env=_environment(),
+            env={**_environment(), **{PREFIX + name: value for name, value in receiving.items()}},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -265,11 +271,14 @@ def connections(base_url: str, token: str) -> Iterator[Callable[[], Transport]]:
             connection.close()
 
 
-def work_a_day(console: Console, connect: Callable[[], Transport], sheet: Path, jobs: int = JOBS) -> Day:
-    """Let the tablets work and send everything, wait for the thumbnails, and compare.
+def work_a_day(
+    console: Console, connect: Callable[[], Transport], receiver: Receiver, data: Path, jobs: int = JOBS
+) -> Day:
+    """Let the tablets work and send everything, wait for thumbnails and deliveries, and compare.
 
     Args:
-        sheet: where the contact sheet is written.
+        receiver: where webhooks are sent.
+        data: the server's data folder; a contact sheet and a report are written there.
     """
     console.print(
         f"Three tablets work on {jobs} inspections, offline and over a network that loses and repeats.\n"
@@ -284,6 +293,9 @@ def work_a_day(console: Console, connect: Callable[[], Transport], sheet: Path, 
     with console.status("The office uploads workflows and a list of sites, and plans jobs"):
         try:
             office.prepare(documents)
+            dispatch = Dispatch(connection, receiver)
+            title, (workflow_id, _) = next(iter(office.workflows.items()))
+            dispatch.prepare(title, workflow_id)
         except Unexpected as error:
             raise DemoError(f"the office cannot prepare the day: {error}") from None
     fieldwork = Fieldwork(connect, documents, samples=pictures)
@@ -294,10 +306,12 @@ def work_a_day(console: Console, connect: Callable[[], Transport], sheet: Path, 
         _wait_for_thumbnails(progress, album, len(fieldwork.held))
         # That its last file has come changes a job.
         settled = fieldwork.settle()
-    served = served_jobs(connection, fieldwork.client_job_ids)
-    _contact_sheet(album, fieldwork, served).save(sheet)
-    verdict = judge(fieldwork, served, album, settled, office.look(served))
-    return Day(fieldwork, served, album, office, verdict)
+        served = served_jobs(connection, fieldwork.client_job_ids)
+        untold = _wait_for_deliveries(progress, dispatch, served)
+    _contact_sheet(album, fieldwork, served).save(data / _SHEET)
+    dispatch.keep_a_report(data / "mail", data / _REPORT)
+    verdict = judge(fieldwork, served, album, settled, office.look(served), untold)
+    return Day(fieldwork, served, album, office, dispatch, verdict)
 
 
 def _work(progress: Progress, fieldwork: Fieldwork) -> None:
@@ -334,6 +348,15 @@ def _wait_for_thumbnails(progress: Progress, album: Album, held: int) -> None:
             )
             return
         time.sleep(0.25)
+
+
+def _wait_for_deliveries(progress: Progress, dispatch: Dispatch, served: Mapping[str, Document]) -> list[str]:
+    task = progress.add_task("Webhooks and mails with reports delivered", total=None)
+
+    def tell(over: int, of: int) -> None:
+        progress.update(task, completed=over, total=max(of, 1))
+
+    return dispatch.wait(served, tell)
 
 
 def _contact_sheet(album: Album, fieldwork: Fieldwork, served: Mapping[str, Document]) -> Image.Image:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fixtures.album import Album, content_path
+from fixtures.dispatch import Dispatch
 from fixtures.fieldwork import Fieldwork, Member, fingerprint
 from fixtures.jobs import Document
 from fixtures.office import Office
@@ -37,12 +38,14 @@ class Day:
         served: the jobs as the server shows them, in the form of ``comparable``.
         album: their files.
         office: what it has planned.
+        dispatch: what was delivered.
     """
 
     fieldwork: Fieldwork
     served: dict[str, Document]
     album: Album
     office: Office
+    dispatch: Dispatch
     verdict: Verdict
 
 
@@ -66,9 +69,12 @@ def print_result(console: Console, day: Day, sheet: Path | None, jobs_shown: int
         + _sentence_of_files(day)
         + "\n"
         + _sentence_of_plans(day.office)
+        + "\n"
+        + _sentence_of_deliveries(day.dispatch)
     )
     if sheet is not None:
         console.print(f"Some of the thumbnails are on a contact sheet: {shown(sheet)}", soft_wrap=True)
+    _print_webhook(console, day.dispatch)
     if not verdict.failures:
         console.print(
             "\n[bold green]ALL EQUAL[/]: every tablet holds exactly the server's jobs, "
@@ -115,6 +121,38 @@ def _sentence_of_plans(office: Office) -> str:
         f"The office had uploaded {len(office.workflows)} workflows and a list of {office.sites} sites, and "
         f"planned {len(office.planned)} of the jobs: {states}."
     )
+
+
+def _sentence_of_deliveries(dispatch: Dispatch) -> str:
+    receiver = dispatch.receiver
+    return (
+        f"A receiver was told of {len(receiver.received)} completed jobs, every signature verified; "
+        f"{len(receiver.refused) or 'none'} of them it refused\nat first, and it came again. "
+        f"{dispatch.mails} jobs of one workflow ({dispatch.mailed_workflow}) were mailed as a PDF."
+    )
+
+
+def _print_webhook(console: Console, dispatch: Dispatch) -> None:
+    """One webhook as it came, and where a report lies."""
+    if dispatch.report is not None:
+        console.print(
+            f"One of the reports: {shown(dispatch.report)}; the mails are in {shown(dispatch.report.parent / 'mail')}",
+            soft_wrap=True,
+        )
+    first = next(iter(dispatch.receiver.received.values()), None)
+    if first is None:
+        return
+    console.print("\n[bold]A webhook[/] as its receiver got it, the signature verified\n")
+    console.print(f"  webhook-id: {first.webhook_id}", soft_wrap=True, markup=False)
+    console.print(f"  webhook-signature: {first.signature}", soft_wrap=True, markup=False)
+    job = {
+        name: first.job.get(name) for name in ("jobTitle", "workflowTitle", "status", "updated", "userName")
+    }
+    said = {name: first.body.get(name) for name in ("id", "type", "timestamp")} | {"data": {"jobs": [job]}}
+    body = msgspec.json.format(msgspec.json.encode(said), indent=2).decode()
+    for line in body.splitlines():
+        console.print(f"  {line}", soft_wrap=True, markup=False)
+    console.print("  (some of its members; all of them are in docs/resources.md)")
 
 
 # Tablets.
