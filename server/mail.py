@@ -26,6 +26,8 @@ from server.settings import Settings
 STEP_SECONDS = 20.0
 #: For a whole mail. A server that answers every command at the last moment must not hold a worker.
 MAIL_SECONDS = 60.0
+#: The thinnest line that is waited for, for attached files.
+_BYTES_A_SECOND = 100_000
 _PORTS = {"smtp": 587, "smtps": 465}
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
 #: What stands in a Message-ID as it is (RFC 5322, 3.2.3, dot-atom).
@@ -39,9 +41,18 @@ _FOR_THE_OPERATOR = {530, 534, 535, 538}
 _DOMAIN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 
 
+class Attachment(NamedTuple):
+    """A file in a mail. ``content_type`` is a type and a subtype, without parameters."""
+
+    name: str
+    content_type: str
+    content: bytes
+
+
 class Mail(NamedTuple):
-    """One mail to one person. ``html`` is made from ``text`` if there is none; ``name`` stands before the
-    address.
+    """One mail. ``html`` is made from ``text`` if there is none; ``name`` stands before the address.
+
+    ``also_to``: further addresses; everybody sees whom else the mail went to.
     """
 
     to: str
@@ -49,6 +60,8 @@ class Mail(NamedTuple):
     text: str
     html: str | None = None
     name: str = ""
+    also_to: tuple[str, ...] = ()
+    attachments: tuple[Attachment, ...] = ()
 
 
 class MailFailed(Exception):
@@ -77,31 +90,39 @@ class Mailer:
         self._step_seconds = step_seconds
         self._mail_seconds = mail_seconds
 
-    async def send(self, mail: Mail, message_id: str) -> None:
+    async def send(self, mail: Mail, message_id: str) -> tuple[int, ...]:
         """Hand the mail over. ``message_id``: the same at every attempt, so that a reader can drop doubles.
+
+        Returns:
+            What the server answered about each address that it refused while it took the mail for others.
 
         Raises:
             MailFailed: it was not taken. Permanent is what the server refuses for good (5xx) about this mail
                 or this address; a refusal of our password or of the connection is for the operator to mend,
                 and the mail waits.
         """
-        message = self.compose(mail, message_id)
+        # A large file takes a while to encode.
+        message = await asyncio.to_thread(self.compose, mail, message_id)
         if self._url is None:
             await asyncio.to_thread(self._keep, message)
-        else:
-            await self._hand_over(self._url, message)
+            return ()
+        # Files take their time on a thin line, and a mail server may look through them before it answers.
+        more = sum(len(file.content) for file in mail.attachments) / _BYTES_A_SECOND
+        return await self._hand_over(self._url, message, more)
 
     def compose(self, mail: Mail, message_id: str) -> EmailMessage:
         """The message as it goes over the wire.
 
         Raises:
-            MailFailed: permanent: the address of the recipient is none.
+            MailFailed: permanent: the address of a recipient is none.
         """
-        to = _address(mail.to, mail.name)
-        if to is None:
+        addresses = [_address(mail.to, mail.name), *(_address(spec, "") for spec in mail.also_to)]
+        to = [address for address in addresses if address is not None]
+        if len(to) < len(addresses):
             raise MailFailed("the address of the recipient is not an e-mail address", permanent=True)
         # Only a local part beyond ASCII needs a server that takes UTF-8 in headers (RFC 6531).
-        message = EmailMessage(policy=SMTP if to.addr_spec.isascii() else SMTPUTF8)
+        is_ascii = all(address.addr_spec.isascii() for address in to)
+        message = EmailMessage(policy=SMTP if is_ascii else SMTPUTF8)
         message["From"] = self._from()
         message["To"] = to
         message["Subject"] = one_line(mail.subject)[:_MAX_SUBJECT]
@@ -112,6 +133,9 @@ class Mailer:
         text = _encodable(mail.text)
         message.set_content(text)
         message.add_alternative(_encodable(mail.html) if mail.html is not None else to_html(text), "html")
+        for file in mail.attachments:
+            main, _, sub = file.content_type.partition("/")
+            message.add_attachment(file.content, main, sub, filename=one_line(file.name))
         return message
 
     def _from(self) -> Address:
@@ -131,13 +155,15 @@ class Mailer:
                 draft.unlink()
             raise MailFailed(f"the mail could not be written: {error.strerror}") from error
 
-    async def _hand_over(self, url: SplitResult, message: EmailMessage) -> None:
+    async def _hand_over(
+        self, url: SplitResult, message: EmailMessage, more_seconds: float
+    ) -> tuple[int, ...]:
         try:
-            async with asyncio.timeout(self._mail_seconds):
-                await self._converse(url, message)
+            async with asyncio.timeout(self._mail_seconds + more_seconds):
+                return await self._converse(url, message, more_seconds)
         except aiosmtplib.SMTPRecipientsRefused as error:
-            refused = error.recipients[0]
-            raise _refused(refused.code, "the recipient") from None
+            # As long as one of them may be taken later, the mail is worth another attempt.
+            raise _refused(min(refused.code for refused in error.recipients), "the recipient") from None
         except (aiosmtplib.SMTPSenderRefused, aiosmtplib.SMTPDataError) as error:
             what = "the sender" if isinstance(error, aiosmtplib.SMTPSenderRefused) else "the mail"
             raise _refused(error.code, what) from None
@@ -149,7 +175,9 @@ class Mailer:
         except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
             raise MailFailed(f"the mail server cannot be reached: {type(error).__name__}") from None
 
-    async def _converse(self, url: SplitResult, message: EmailMessage) -> None:
+    async def _converse(
+        self, url: SplitResult, message: EmailMessage, more_seconds: float
+    ) -> tuple[int, ...]:
         host = url.hostname or "localhost"
         username = unquote(url.username) if url.username is not None else None
         password = unquote(url.password or "")
@@ -159,7 +187,7 @@ class Mailer:
             hostname=host,
             port=url.port or _PORTS[url.scheme],
             local_hostname=self._host,
-            timeout=self._step_seconds,
+            timeout=self._step_seconds + more_seconds,
             use_tls=smtps,
             start_tls=False,
             tls_context=await asyncio.to_thread(ssl.create_default_context),
@@ -174,7 +202,7 @@ class Mailer:
                     raise MailFailed("the mail server offers no STARTTLS, without which nothing is sent")
             if username is not None:
                 await _log_in(client, username, password)
-            await client.send_message(message)
+            refused = await _hand(client, message)
         except BaseException:
             client.close()
             raise
@@ -182,6 +210,29 @@ class Mailer:
             await client.quit()
         except (aiosmtplib.SMTPException, OSError):
             client.close()  # the mail is taken: how they say goodbye matters no more
+        return refused
+
+
+async def _hand(client: aiosmtplib.SMTP, message: EmailMessage) -> tuple[int, ...]:
+    """What ``client.send_message`` does, which keeps the event loop waiting while it puts a large mail together."""
+    sender = message["From"].addresses[0].addr_spec
+    recipients = [address.addr_spec for address in message["To"].addresses]
+    options = []
+    policy = message.policy
+    if client.last_ehlo_response is None:
+        await client.ehlo()
+    if not "".join((sender, *recipients)).isascii():
+        if not client.supports_extension("smtputf8"):
+            raise aiosmtplib.SMTPNotSupported("no SMTPUTF8")
+        options.append("SMTPUTF8")
+        policy = SMTPUTF8
+    if client.supports_extension("8bitmime"):
+        options.append("BODY=8BITMIME")
+    else:
+        policy = policy.clone(cte_type="7bit")
+    content = await asyncio.to_thread(message.as_bytes, policy=policy)
+    refused, _ = await client.sendmail(sender, recipients, content, mail_options=options)
+    return tuple(answer.code for answer in refused.values())
 
 
 async def _log_in(client: aiosmtplib.SMTP, username: str, password: str) -> None:
@@ -194,6 +245,11 @@ async def _log_in(client: aiosmtplib.SMTP, username: str, password: str) -> None
 def one_line(text: str) -> str:
     """``text`` without anything that could end a header."""
     return _CONTROLS.sub(" ", _encodable(text)).strip()
+
+
+def is_address(text: str) -> bool:
+    """Whether a mail can be sent to it."""
+    return _address(text, "") is not None
 
 
 def to_html(text: str) -> str:

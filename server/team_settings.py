@@ -20,6 +20,7 @@ from server.errors import Problem
 from server.http import json_response
 from storage.database import Connection, Database
 from storage.queries import team_settings as queries
+from storage.queries.report_templates import is_live
 
 _TAGS = ["Team settings"]
 _READ = {"policy": "TeamSettings_Read"}
@@ -143,9 +144,9 @@ SETTINGS: Mapping[str, Setting] = {
         "null or a text", _or_null(_text), "The program that devices call a remote expert with."
     ),
     "Reports.DefaultReport": Setting(
-        "null or the id of a report template",
+        "null or the id of a report template that is not archived",
         _or_null(_text),
-        "The template of reports that name none; null: the built-in one.",
+        "The template of reports that name none, the same as `/reporttemplates/v1/default`; null: the built-in one.",
     ),
     "RequiresAbandonReason": Setting(
         *_BOOLEAN,
@@ -204,7 +205,10 @@ async def change_settings(request: SettingsRequest, database: NamedDependency[Da
     changes = _checked(bodies.decode(await request.body(), dict[str, Any]))
 
     def change(connection: Connection) -> dict[str, Any]:
-        values = queries.merged(queries.settings(connection, request.user.team_id, lock=True), changes)
+        before = queries.settings(connection, request.user.team_id, lock=True)
+        values = queries.merged(before, changes)
+        if queries.default_report(values) != queries.default_report(before):
+            _check_default(connection, request.user.team_id, queries.default_report(values))
         queries.set_settings(connection, request.user.team_id, values)
         return values
 
@@ -260,6 +264,17 @@ def _checked(body: Mapping[str, Any]) -> dict[str, Any]:
         first, _, second = name.partition(".")
         result = queries.merged(result, {first: {second: checked} if second else checked})
     return result
+
+
+def _check_default(connection: Connection, team_id: int, template_id: str | None) -> None:
+    """Refuse a default template that the team does not have, or that is archived."""
+    if template_id is not None and not is_live(connection, team_id, template_id):
+        raise Problem(
+            422,
+            "unknown-report-template",
+            "The team has no such report template, or it is archived. Nothing was changed.",
+            field="Reports.DefaultReport",
+        )
 
 
 def _names() -> str:

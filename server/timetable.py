@@ -103,6 +103,7 @@ class Timetable:
                 max_instances=1,
             )
         scheduler.start()
+        log.info("this process has the clock")
         self.held = True
         return scheduler
 

@@ -8,13 +8,14 @@ prolonged, so that a task is given to another worker only if this one has vanish
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from server.clock import now
 from storage.database import Contended, Unavailable
 from storage.queries.tasks import MAX_ATTEMPTS, Key
-from storage.queue import Task, TaskQueue, new_lease
+from storage.queue import Ending, Task, TaskQueue, new_lease
 
 log = logging.getLogger("fieldsync.worker")
 
@@ -24,6 +25,8 @@ Handler = Callable[[Task], Awaitable[object]]
 DELAYS = (5, 30, 120, 600, 3600)
 JITTER = 0.2
 CONCURRENCY = 4
+#: Seconds for further attempts to end, unless a good part of what may run has already: they share a look.
+_GATHER_SECONDS = 0.005
 _SECOND = 1_000_000
 
 
@@ -53,8 +56,9 @@ class _Run:
 
     task: Task
     job: asyncio.Task[None] | None = None
-    #: The handler has ended; how it went is being written down.
-    over: bool = False
+    #: How it ended, once it has and that is being written down; and until when (loop time) that is tried.
+    ending: Ending | None = None
+    tried_until: float = 0
     #: We cancelled it: its lease is another's, or it is handed back. Other cancellations are failures.
     lost: bool = False
     handed_back: bool = False
@@ -72,6 +76,8 @@ class Worker:
 
     Args:
         handlers: by kind.
+        on_dead: by kind, what is done about a task that dies. It must stand being called again; if it
+            fails, that is logged and the task dies all the same.
         concurrency: how many of a kind run at once, for all kinds or by kind (default 4).
         lease_seconds: how long a task is ours without a sign of life; three of these fit into it.
         poll_seconds: how often it looks for tasks when nobody wakes it.
@@ -83,6 +89,7 @@ class Worker:
         self,
         queue: TaskQueue,
         handlers: Mapping[str, Handler],
+        on_dead: Mapping[str, Handler] | None = None,
         *,
         concurrency: Mapping[str, int] | int = CONCURRENCY,
         lease_seconds: float = 60,
@@ -92,6 +99,7 @@ class Worker:
     ) -> None:
         self._queue = queue
         self._handlers = dict(handlers)
+        self._on_dead = dict(on_dead or {})
         self._slots = {
             kind: concurrency if isinstance(concurrency, int) else concurrency.get(kind, CONCURRENCY)
             for kind in handlers
@@ -106,7 +114,11 @@ class Worker:
         self._ended = asyncio.Event()
         self._ended.set()
         self._running: dict[Key, _Run] = {}
+        self._ends: list[_Run] = []
+        #: Held while leases are written: two statements over the same rows could lock each other out.
+        self._leases = asyncio.Lock()
         self._available = True
+        self._heartbeat: asyncio.Task[None] | None = None
 
     def wake(self) -> None:
         """There may be something to do now. From the event loop's thread."""
@@ -117,15 +129,16 @@ class Worker:
         if self._stopping:
             return
         self._ended.clear()
-        heartbeat = asyncio.create_task(self._beat())
+        self._heartbeat = asyncio.create_task(self._beat())
         try:
             while not self._stopping:
                 self._awake.clear()
-                await self._claim()
+                await self._turn()
                 if not self._stopping:
                     await self._sleep()
         finally:
-            heartbeat.cancel()
+            if not self._stopping:
+                self._heartbeat.cancel()
             self._ended.set()
 
     async def stop(self) -> None:
@@ -135,10 +148,14 @@ class Worker:
         await self._ended.wait()
         await self._wait_for_all(self._stop_seconds)
         for run in list(self._running.values()):
-            if run.job is not None and not run.over:
+            if run.job is not None and run.ending is None:
                 run.handed_back = True
                 run.job.cancel()
         await self._wait_for_all(5)
+        await self._turn()
+        # Not before: what runs to its end while we stop must stay ours, however short the lease.
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
 
     async def _wait_for_all(self, seconds: float) -> None:
         jobs = [run.job for run in self._running.values() if run.job is not None]
@@ -150,20 +167,37 @@ class Worker:
             async with asyncio.timeout(self._poll_seconds):
                 await self._awake.wait()
         except TimeoutError:
-            pass
+            return
+        free = self._free()
+        if not self._stopping and all(free[kind] * 2 < slots for kind, slots in self._slots.items()):
+            await asyncio.sleep(_GATHER_SECONDS)
 
-    async def _claim(self) -> None:
-        slots = dict(self._slots)
+    def _free(self) -> dict[str, int]:
+        """How many more of each kind may run now."""
+        free = dict(self._slots)
         for run in self._running.values():
-            slots[run.task.kind] -= 1
+            if run.ending is None:
+                free[run.task.kind] -= 1
+        return free
+
+    async def _turn(self) -> None:
+        """Write down what has ended, and begin what is due if there is room for it."""
+        ends, self._ends = self._ends, []
+        endings = [run.ending for run in ends if run.ending is not None]
+        slots = {} if self._stopping else self._free()
         try:
-            taken = await self._queue.claim(slots, self._lease, self._until(), now())
+            async with self._leases if ends else nullcontext():
+                held, taken = await self._queue.turn(endings, slots, self._lease, self._until(), now())
         except Exception as error:
-            self._trouble(error)
+            self._trouble(error, ends)
             return
         if not self._available:
             log.info("the storage answers again")
             self._available = True
+        for run in ends:
+            del self._running[run.key]
+            if run.key not in held:
+                log.warning("%s was not ours any more at its end", run)
         for task in taken:
             run = _Run(task)
             if run.key in self._running:
@@ -171,12 +205,18 @@ class Worker:
             self._running[run.key] = run
             run.job = asyncio.create_task(self._do(run), name=str(run))
 
-    def _trouble(self, error: Exception) -> None:
+    def _trouble(self, error: Exception, ends: Sequence[_Run]) -> None:
         if not isinstance(error, Unavailable | Contended):
             log.error("looking for tasks failed", exc_info=error)
         elif self._available:
             log.warning("the storage does not answer; tasks wait: %s", error)
         self._available = False
+        for run in ends:
+            if asyncio.get_running_loop().time() < run.tried_until:
+                self._ends.append(run)  # at the next poll
+            else:
+                log.warning("%s ended, which could not be written down; it is run again", run)
+                del self._running[run.key]
 
     def _until(self) -> int:
         return now() + int(self._lease_seconds * _SECOND)
@@ -184,73 +224,75 @@ class Worker:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(self._lease_seconds / 3)
-            held = list(self._running)
             try:
-                still = await self._queue.heartbeat(held, self._lease, self._until())
+                async with self._leases:
+                    held = list(self._running)
+                    still = await self._queue.heartbeat(held, self._lease, self._until())
+                for task in await self._queue.bury(list(self._handlers), now()):
+                    log.error("task %s (%s %s): its workers vanished", task.task_id, task.kind, task.subject)
+                    await self._last_rites(task)
             except Exception as error:
                 # The next beat comes before the lease ends.
                 log.warning("prolonging leases failed: %s", error)
                 continue
             for key in set(held) - still:
                 run = self._running.get(key)
-                if run is not None and run.job is not None and not run.over:
+                if run is not None and run.job is not None and run.ending is None:
                     log.warning("%s is not ours any more", run)
                     run.lost = True
                     run.job.cancel()
 
-    async def _do(self, run: _Run) -> None:
+    async def _last_rites(self, task: Task) -> None:
+        handler = self._on_dead.get(task.kind)
+        if handler is None:
+            return
         try:
-            await self._attempt(run)
-        finally:
-            del self._running[run.key]
-            self.wake()
+            async with asyncio.timeout(self._limit_seconds):
+                await handler(task)
+        except Exception:
+            log.exception("what is done when task %s (%s) dies failed", task.task_id, task.kind)
 
-    async def _attempt(self, run: _Run) -> None:
+    async def _do(self, run: _Run) -> None:
+        run.ending = await self._attempt(run)
+        if run.ending is None:
+            del self._running[run.key]  # it is another's
+        else:
+            run.tried_until = asyncio.get_running_loop().time() + self._lease_seconds
+            self._ends.append(run)
+        self.wake()
+
+    async def _attempt(self, run: _Run) -> Ending | None:
+        """Run the handler; answers how that ended, or None if the lease was lost meanwhile."""
+        key = run.key
         try:
             async with asyncio.timeout(self._limit_seconds):
                 await self._handlers[run.task.kind](run.task)
         except asyncio.CancelledError:
             if run.lost:
-                return
+                return None
             if run.handed_back:
-                await self._record(run, self._queue.release, now())
-            else:
-                await self._failed(run, "cancelled")
+                return Ending(key, "waits", run_at=now(), counted=False)
+            return await self._failed(run, "cancelled")
         except Retry as retry:
-            await self._record(run, self._queue.release, now() + int(max(retry.after_seconds, 0) * _SECOND))
+            run_at = now() + int(max(retry.after_seconds, 0) * _SECOND)
+            return Ending(key, "waits", run_at=run_at, counted=False)
         except GiveUp as reason:
             log.error("%s was given up: %s", run, reason)
-            await self._record(run, self._queue.fail, str(reason), None)
+            await self._last_rites(run.task)
+            return Ending(key, "dead", str(reason))
         except Exception as error:
-            await self._failed(run, _describe(error), error)
-        else:
-            await self._record(run, self._queue.done)
+            return await self._failed(run, _describe(error), error)
+        return Ending(key, "done")
 
-    async def _failed(self, run: _Run, why: str, error: Exception | None = None) -> None:
+    async def _failed(self, run: _Run, why: str, error: Exception | None = None) -> Ending:
         attempts = run.task.attempts
         delay = delay_after(attempts)
         if delay is None:
             log.error("%s failed, attempt %d; it is dead now", run, attempts, exc_info=error)
-            await self._record(run, self._queue.fail, why, None)
-        else:
-            log.warning("%s failed, attempt %d; again in %.0f s", run, attempts, delay, exc_info=error)
-            await self._record(run, self._queue.fail, why, now() + int(delay * _SECOND))
-
-    async def _record(self, run: _Run, write: Callable[..., Awaitable[bool]], *arguments: object) -> None:
-        """Write down how it went; if that cannot be done while the lease lasts, the task is run again."""
-        run.over = True
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._lease_seconds
-        while True:
-            try:
-                if not await write(run.key, self._lease, *arguments, now()):
-                    log.warning("%s was not ours any more at its end", run)
-                return
-            except Exception as error:
-                log.warning("%s ended, which could not be written down: %s", run, error)
-                if self._stopping or loop.time() > until:
-                    return
-                await asyncio.sleep(self._poll_seconds)
+            await self._last_rites(run.task)
+            return Ending(run.key, "dead", why)
+        log.warning("%s failed, attempt %d; again in %.0f s", run, attempts, delay, exc_info=error)
+        return Ending(run.key, "waits", why, now() + int(delay * _SECOND))
 
 
 def _describe(error: Exception) -> str:

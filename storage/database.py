@@ -10,8 +10,10 @@ when the call returns.
 * PostgreSQL: asyncpg, the same functions through ``run_sync``.
 """
 
+import asyncio
 import fcntl
 import hashlib
+import logging
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -24,7 +26,10 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, Operation
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from storage.migrate import is_current, upgrade
+from storage.queries.tasks import ENQUEUED
 from storage.sqlite_writer import SqliteWriter
+
+log = logging.getLogger("fieldsync.database")
 
 __all__ = ["Connection", "Contended", "Database", "Lock", "Unavailable", "Unstorable", "open_database"]
 
@@ -36,6 +41,12 @@ _NOT_IN_REPERTOIRE = "22021"
 _SQLITE_BUSY_MS = 15_000
 _ATTEMPTS = 5
 _TRY_LOCK = text("SELECT pg_try_advisory_lock(:number)")
+#: PostgreSQL tells on this channel that there are new tasks. At most so often by one process, in seconds: within
+#: the transactions themselves it would make all of them commit one after the other.
+_CHANNEL = "fieldsync_tasks"
+_NOTIFY = text(f"NOTIFY {_CHANNEL}")
+_NOTIFY_SECONDS = 0.05
+_LISTEN_AGAIN_SECONDS = 5.0
 
 
 class Unavailable(Exception):
@@ -79,6 +90,10 @@ class Database:
         self._reader: AsyncEngine
         self._write_engine: Engine | None = None
         self._writer: SqliteWriter | None = None
+        #: Called when a transaction of this process, or on PostgreSQL of any, has enqueued tasks that are due.
+        self.when_enqueued: Callable[[], None] = _nobody
+        self._notifying: asyncio.Task[None] | None = None
+        self._notified = 0.0
         if self.is_sqlite:
             self._open_sqlite()
         else:
@@ -99,7 +114,7 @@ class Database:
         )
         event.listen(self._write_engine, "connect", _prepare_writer)
         event.listen(self._write_engine, "begin", _begin_immediate)
-        self._writer = SqliteWriter(self._write_engine)
+        self._writer = SqliteWriter(self._write_engine, ENQUEUED, self._tell)
         self._reader = create_async_engine(
             self.url.set(drivername="sqlite+aiosqlite"), pool_size=4, max_overflow=4
         )
@@ -127,7 +142,12 @@ class Database:
                 written: T = await self._writer.write(work, args)
                 return written
             async with self._reader.begin() as connection:
-                return await connection.run_sync(work, *args)
+                connection.info.pop(ENQUEUED, None)
+                result = await connection.run_sync(work, *args)
+                enqueued = connection.info.pop(ENQUEUED, False)
+            if enqueued:
+                self._tell()
+            return result
         except IntegrityError as error:
             raise Contended(str(error.orig)) from error
         except DBAPIError as error:
@@ -135,6 +155,49 @@ class Database:
         except (OSError, sqlite3.Error) as error:
             # Statements of the hot path go to the driver, past SQLAlchemy's own translation.
             raise _translated(error) from error
+
+    def _tell(self) -> None:
+        self.when_enqueued()
+        if not self.is_sqlite and self._notifying is None:
+            self._notifying = asyncio.create_task(self._notify(), name="notify")
+
+    async def _notify(self) -> None:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(self._notified + _NOTIFY_SECONDS - loop.time())
+        self._notified = loop.time()
+        self._notifying = None  # what is enqueued from here on is told of again
+        try:
+            async with self._reader.connect() as connection:
+                await connection.execution_options(isolation_level="AUTOCOMMIT")
+                await connection.execute(_NOTIFY)
+        except (DBAPIError, OSError) as error:
+            log.warning("workers were not told of tasks; they will look themselves: %s", error)
+
+    async def listen(self) -> None:
+        """Call ``when_enqueued`` for the tasks of other processes too, until cancelled. On SQLite nobody tells.
+
+        A process that is told nothing, because its connection was lost, finds the tasks when it looks.
+        """
+        while not self.is_sqlite:
+            try:
+                await self._listen()
+            except Exception as error:
+                log.warning("nothing is heard of new tasks; they are looked for: %s", error)
+            await asyncio.sleep(_LISTEN_AGAIN_SECONDS)
+
+    async def _listen(self) -> None:
+        """Until the connection is lost."""
+        lost = asyncio.Event()
+        connection = await self._reader.connect()
+        try:
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            driver.add_termination_listener(lambda *_: lost.set())
+            await driver.add_listener(_CHANNEL, lambda *_: self.when_enqueued())
+            await lost.wait()
+        finally:
+            # Closed, not given back to the pool: it listens.
+            await connection.invalidate()
+            await connection.close()
 
     async def settle(self, work: Callable[..., T], *args: Any) -> T:
         """As :meth:`write`, and again as long as another transaction wins: ``work`` looks anew each time.
@@ -204,6 +267,8 @@ class Database:
     async def close(self) -> None:
         if self._writer is not None:
             await self._writer.close()
+        if self._notifying is not None:
+            await self._notifying
         await self._reader.dispose()
 
 
@@ -239,6 +304,10 @@ def _translated(error: Exception) -> Exception:
     if isinstance(error, sqlite3.OperationalError | OSError):
         return Unavailable(str(error))
     return error
+
+
+def _nobody() -> None:
+    pass
 
 
 def _ping(connection: Connection) -> None:

@@ -20,6 +20,14 @@ def is_current(connection: Connection) -> bool:
     return MigrationContext.configure(connection).get_current_revision() == head
 
 
+def revisions(connection: Connection) -> tuple[str | None, str, bool]:
+    """The schema's version (None: there is none), this program's, and whether this program knows the former."""
+    scripts = ScriptDirectory.from_config(_config(connection))
+    current = MigrationContext.configure(connection).get_current_revision()
+    known = current is None or any(script.revision == current for script in scripts.walk_revisions())
+    return current, str(scripts.get_current_head()), known
+
+
 def _config(connection: Connection) -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))

@@ -6,15 +6,15 @@ must stand being run again. Between teams, work is shared evenly: whoever was se
 
 import itertools
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
-from storage.database import Contended, Database
+from storage.database import Connection, Contended, Database
 from storage.queries import tasks as queries
-from storage.queries.tasks import Candidate, Key
+from storage.queries.tasks import Candidate, Ending, Key
 from storage.queries.tasks import Taken as Task
 
-__all__ = ["Task", "TaskQueue", "new_lease"]
+__all__ = ["Ending", "Task", "TaskQueue", "new_lease"]
 
 T = TypeVar("T")
 
@@ -42,46 +42,46 @@ class TaskQueue:
 
         Of one kind and subject nothing is given out while such a task runs. Kinds not named are left alone.
         """
+        _, taken = await self.turn([], slots, lease, until, now)
+        return taken
+
+    async def turn(
+        self, endings: Sequence[Ending], slots: Mapping[str, int], lease: str, until: int, now: int
+    ) -> tuple[set[Key], list[Task]]:
+        """Write down how attempts ended and claim others, in one transaction.
+
+        Answers which of the tasks that ended were still held, and what was claimed; see :meth:`claim`.
+        """
         slots = {kind: count for kind, count in slots.items() if count > 0}
-        if not slots:
-            return []
-        # Beyond the slots: some of the candidates may be about what runs already.
-        depth = max(slots.values()) + 16
-        found, running = await self._database.read(queries.candidates, list(slots), depth, now)
-        chosen = choose(found, running, slots, self._served)
-        if not chosen:
-            return []
-        keys = [candidate.key for candidate in chosen]
-        taken = await self._write(queries.take, keys, lease, until, now)
+        keys: list[Key] = []
+        if slots and not endings:
+            # Looking does not need the one writer of SQLite, and mostly there is nothing.
+            keys = await self._database.read(self._choose, slots, now)
+        if not keys and not endings:
+            return set(), []
+
+        def work(connection: Connection) -> tuple[set[Key], list[Task]]:
+            held = queries.end(connection, endings, lease, now)
+            chosen = keys or (self._choose(connection, slots, now) if slots else [])
+            return held, queries.take(connection, chosen, lease, until, now) if chosen else []
+
+        held, taken = await self._write(work)
         for task in taken:
             self._served[task.team_id] = next(self._turn)
-        return taken
+        return held, taken
+
+    def _choose(self, connection: Connection, slots: Mapping[str, int], now: int) -> list[Key]:
+        found = queries.candidates(connection, slots, self._served, now)
+        return [candidate.key for candidate in choose(found, slots, self._served)]
 
     async def heartbeat(self, keys: Sequence[Key], lease: str, until: int) -> set[Key]:
         """Prolong leases; answers which are still held. What is missing may be running elsewhere."""
         return await self._write(queries.extend, keys, lease, until) if keys else set()
 
-    async def done(self, key: Key, lease: str, now: int) -> bool:
-        """The work is done. Answers whether the lease was still held, as do all the following."""
-        return await self._write(queries.finish, key, lease, "done", None, now)
-
-    async def fail(self, key: Key, lease: str, error: str, retry_at: int | None, now: int) -> bool:
-        """The attempt failed: again at ``retry_at``, or never, without a time."""
-        if retry_at is None:
-            return await self._write(queries.finish, key, lease, "dead", error, now)
-        return await self._write(
-            lambda connection: queries.wait_again(
-                connection, key, lease, run_at=retry_at, now=now, error=error
-            )
-        )
-
-    async def release(self, key: Key, lease: str, run_at: int, now: int) -> bool:
-        """Hand it back as if it had not been begun, due at ``run_at``."""
-        return await self._write(
-            lambda connection: queries.wait_again(
-                connection, key, lease, run_at=run_at, now=now, counted=False
-            )
-        )
+    async def bury(self, kinds: Collection[str], now: int) -> list[Task]:
+        """Let those tasks die whose worker vanished for the last time, whoever had them; answers them."""
+        keys = await self._database.read(queries.exhausted, kinds, now)
+        return await self._write(queries.bury, keys, now) if keys else []
 
     async def purge(self, now: int) -> int:
         """Forget what was done a day ago and what died 30 days ago; answers how much."""
@@ -107,7 +107,6 @@ class TaskQueue:
 
 def choose(
     found: Sequence[Candidate],
-    running: set[tuple[int, str, str]],
     slots: Mapping[str, int],
     served: Mapping[int, int],
 ) -> list[Candidate]:
@@ -117,7 +116,7 @@ def choose(
         served: by team, when it was served last; the greater, the later.
     """
     free = dict(slots)
-    busy = set(running)
+    busy: set[tuple[int, str, str]] = set()
     rounds: dict[tuple[str, int], int] = {}
     queue: list[tuple[int, int, Candidate]] = []
     for candidate in sorted(found, key=lambda each: (each.run_at, each.task_id)):

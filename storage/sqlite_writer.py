@@ -29,10 +29,16 @@ class _Outcome(NamedTuple):
 
 
 class SqliteWriter:
-    """Runs works on ``engine``'s one connection. Used from one event loop at a time."""
+    """Runs works on ``engine``'s one connection. Used from one event loop at a time.
 
-    def __init__(self, engine: Engine) -> None:
+    Args:
+        flag: a key of ``Connection.info``; when a work has set it, ``flagged`` is called after the commit.
+    """
+
+    def __init__(self, engine: Engine, flag: str, flagged: Callable[[], None]) -> None:
         self._engine = engine
+        self._flag = flag
+        self._flagged = flagged
         self._connection: Connection | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
         self._waiting: deque[_Waiting] = deque()
@@ -75,8 +81,9 @@ class SqliteWriter:
         except Exception as error:
             # Begin or commit: nothing of the whole group is kept.
             outcomes = [_Outcome(error=error)] * len(group)
+        flagged = self._connection is not None and self._connection.info.pop(self._flag, False)
         try:
-            loop.call_soon_threadsafe(self._answer, loop, group, outcomes)
+            loop.call_soon_threadsafe(self._answer, loop, group, outcomes, flagged)
         except RuntimeError:  # the loop has been closed; nobody waits for the answers
             self._running = False
 
@@ -106,7 +113,11 @@ class SqliteWriter:
     # In the event loop.
 
     def _answer(
-        self, loop: asyncio.AbstractEventLoop, group: Sequence[_Waiting], outcomes: Sequence[_Outcome]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        group: Sequence[_Waiting],
+        outcomes: Sequence[_Outcome],
+        flagged: bool,
     ) -> None:
         for waiting, outcome in zip(group, outcomes, strict=True):
             if waiting.future.done():
@@ -120,6 +131,8 @@ class SqliteWriter:
         else:
             self._running = False
             self._idle.set()
+        if flagged:
+            self._flagged()
 
 
 def commit(driver: Any) -> None:

@@ -19,6 +19,7 @@ from storage.queries import feed as feed_queries
 from storage.queries import jobs as job_queries
 from storage.queries import pushes as push_queries
 from storage.queries import quarantine as quarantine_queries
+from storage.queries import reports as report_queries
 from storage.queries import scheduled_jobs as schedule_queries
 from storage.queries import snapshots as snapshot_queries
 from storage.queries import triggers as trigger_queries
@@ -138,6 +139,7 @@ class Writes:
             reference_queries.forget_unreferred(connection, team_id, sorted(unused), self.received_at)
         if deleted:
             reference_queries.release_jobs(connection, team_id, deleted, self.received_at)
+            report_queries.forget_jobs(connection, team_id, deleted, self.received_at)
         if self.snapshots:
             bodies = compress_all([row.body for row in self.snapshots])
             snapshot_queries.insert(

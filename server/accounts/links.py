@@ -18,7 +18,7 @@ from server import bodies
 from server.accounts.background import link_subject
 from server.accounts.passwords import DIFFERENT, unfit
 from server.accounts.rendering import message, page
-from server.accounts.shared import Accounts, Wakes, address_of, too_many
+from server.accounts.shared import Accounts, address_of, too_many
 from server.auth.authority import Authority
 from server.auth.forms import form_of
 from server.auth.grants import hash_secret
@@ -69,7 +69,6 @@ async def send_link(
     database: NamedDependency[Database],
     settings: NamedDependency[Settings],
     accounts: NamedDependency[Accounts],
-    background: NamedDependency[Wakes],
 ) -> LinkAnswer:
     """Forgotten passwords, for apps with a page of their own."""
     body = bodies.decode(await request.body(), AskForLink)
@@ -77,7 +76,7 @@ async def send_link(
     if account is None:
         raise bodies.invalid("username", "Send username or emailAddress.")
     try:
-        await _ask(request, database, settings, accounts, background, account)
+        await _ask(request, database, settings, accounts, account)
     except TooManyAttempts as limit:
         raise too_many(limit) from None
     return LinkAnswer(_SENT)
@@ -101,12 +100,11 @@ async def forgotten(
     database: NamedDependency[Database],
     settings: NamedDependency[Settings],
     accounts: NamedDependency[Accounts],
-    background: NamedDependency[Wakes],
 ) -> Response[str]:
     """As :func:`send_link`."""
     form = await form_of(request)
     try:
-        await _ask(request, database, settings, accounts, background, form.get("account", ""))
+        await _ask(request, database, settings, accounts, form.get("account", ""))
     except TooManyAttempts as limit:
         problem = too_many(limit)
         return page("forgotten", 429, headers=problem.headers, error=problem.detail)
@@ -161,7 +159,6 @@ async def _ask(
     database: Database,
     settings: Settings,
     accounts: Accounts,
-    background: Wakes,
     account: str,
 ) -> None:
     """Let the account's people get a mail, if there are any.
@@ -177,16 +174,14 @@ async def _ask(
     ) as attempt:
         # Asking is what is limited here.
         attempt.failed = True
-        if (await gather(_enqueue_for(database, account), sleep(ANSWER_SECONDS)))[0]:
-            background.wake()
+        await gather(_enqueue_for(database, account), sleep(ANSWER_SECONDS))
 
 
-async def _enqueue_for(database: Database, account: str) -> bool:
-    """Whether there is somebody to write to. Writes only then: anybody may ask for anything."""
+async def _enqueue_for(database: Database, account: str) -> None:
+    """Writes only if there is somebody to write to: anybody may ask for anything."""
     found = [user for user in await database.read(users_known_as, account) if not user.locked]
     if found:
         await database.settle(_enqueue, found, now())
-    return bool(found)
 
 
 def _enqueue(connection: Connection, found: Sequence[UserRow], at: int) -> None:

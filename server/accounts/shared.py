@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import re
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 from urllib.parse import urlsplit
 
 from litestar import Request, Response
@@ -22,14 +22,6 @@ from storage.queries.secrets import shared_secret
 
 _BROWSER = re.compile(r"[A-Za-z0-9_-]{43}")
 _DAY = 86_400
-
-
-@runtime_checkable
-class Wakes(Protocol):
-    """Whatever lets the worker look for tasks now."""
-
-    def wake(self) -> None:
-        """Something was enqueued."""
 
 
 class Accounts:

@@ -14,8 +14,7 @@ from storage.queue import Task
 
 log = logging.getLogger("fieldsync.attachments")
 
-#: The kind of the task that deletes blobs nothing refers to any more; its payload: ``{"keys": […]}``.
-DELETE_BLOBS = "blobs.delete"
+DELETE_BLOBS = queries.DELETE_BLOBS
 _RETRY_SECONDS = 60
 
 

@@ -1,7 +1,6 @@
 """Taking a file over: whichever way it came, it becomes an attachment here, or is removed again."""
 
 import contextlib
-from collections.abc import Callable
 from typing import NamedTuple
 
 from media.sniff import sniff
@@ -28,19 +27,12 @@ class Taken(NamedTuple):
 
 
 class Taking:
-    """Takes files over, one at a time for each upload.
+    """Takes files over, one at a time for each upload."""
 
-    Args:
-        wake: tells the worker that there is something to do.
-    """
-
-    def __init__(
-        self, database: Database, blobs: BlobStore, uploads: Uploads, wake: Callable[[], None]
-    ) -> None:
+    def __init__(self, database: Database, blobs: BlobStore, uploads: Uploads) -> None:
         self._database = database
         self._blobs = blobs
         self._uploads = uploads
-        self._wake = wake
         self._running: Joined[tuple[int, str], None] = Joined()
 
     async def take_file(
@@ -87,7 +79,6 @@ class Taking:
             await self._uploads.discard(file)
         if stored == "differs":
             raise content_differs()
-        self._wake()
         return Taken(stored == "stored", state, file.size, file.sha256)
 
     async def complete(self, upload: Upload) -> None:

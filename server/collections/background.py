@@ -50,6 +50,15 @@ def handlers(database: Database, blobs: BlobStore, sandbox: Sandbox) -> Mapping[
     return {IMPORT: importing.run}
 
 
+def on_dead(database: Database) -> Mapping[str, Handler]:
+    """Kind of task -> what is done when one died."""
+
+    async def importing(task: Task) -> None:
+        await _give_up(database, task, _LAST)
+
+    return {IMPORT: importing}
+
+
 class _Lost(Exception):
     """A file that is needed is not in the blob store. The text is for people."""
 
@@ -81,18 +90,8 @@ class _Importing:
             except BlobsUnavailable:
                 raise Retry(_RETRY_SECONDS) from None
             except _Lost as lost:
-                await self._give_up(task, ("file-lost", str(lost)))
+                await _give_up(self._database, task, ("file-lost", str(lost)))
                 raise GiveUp(str(lost)) from None
-            except Exception:
-                if task.attempts >= tasks.MAX_ATTEMPTS:
-                    await self._give_up(task, _LAST)
-                raise
-
-    async def _give_up(self, task: Task, failure: tuple[str, str]) -> None:
-        """Note that a file will not be read, so that nobody waits for it and it is forgotten like others."""
-        row = await self._database.read(queries.file, task.team_id, task.subject)
-        if row is not None and row.state == IMPORTING:
-            await self._database.write(_fail, task.team_id, _failed(row, _refused(failure)))
 
     async def _import(self, team_id: int, file_id: str) -> Outcome:
         row = await self._database.read(queries.file, team_id, file_id)
@@ -163,6 +162,13 @@ class _Importing:
         if current is not None and past is not None and current.file_id == past.file_id:
             return "past"
         return "again"
+
+
+async def _give_up(database: Database, task: Task, failure: tuple[str, str]) -> None:
+    """Note that a file will not be read, so that nobody waits for it and it is forgotten like others."""
+    row = await database.read(queries.file, task.team_id, task.subject)
+    if row is not None and row.state == IMPORTING:
+        await database.write(_fail, task.team_id, _failed(row, _refused(failure)))
 
 
 def _make_current(connection: Connection, team_id: int, read: FileRow, previous_id: str | None) -> Outcome:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 
 import msgspec
 from litestar import Response, delete, get, post
@@ -49,16 +48,11 @@ class NewCollectionSession(NewSession, rename="camel", kw_only=True):
 
 
 class Receiving:
-    """Takes complete files over, one at a time for each upload, whether the caller waits for it or not.
+    """Takes complete files over, one at a time for each upload, whether the caller waits for it or not."""
 
-    Args:
-        wake: tells the worker that there is something to do.
-    """
-
-    def __init__(self, database: Database, uploads: Uploads, wake: Callable[[], None]) -> None:
+    def __init__(self, database: Database, uploads: Uploads) -> None:
         self._database = database
         self._uploads = uploads
-        self._wake = wake
         self._running: Joined[tuple[int, str], None] = Joined()
 
     async def complete(self, upload: Upload) -> None:
@@ -100,7 +94,6 @@ class Receiving:
             if found is None:
                 raise no_such_collection()
             raise NoSuchUpload("There is no such upload.")
-        self._wake()
         # What is left of the blocks the clock removes.
         with contextlib.suppress(BlobsUnavailable):
             await self._uploads.finish(upload)

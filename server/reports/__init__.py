@@ -1,6 +1,5 @@
 """Reports: chapters 7 and 8 of the primary specification."""
 
-from collections.abc import Sequence
-from typing import Any
+from server.reports.routes import route_handlers
 
-route_handlers: Sequence[Any] = []
+__all__ = ["route_handlers"]

@@ -5,11 +5,10 @@ a mail that fails is tried again without mailing those who have theirs.
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import NamedTuple
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from server.clock import now
+from server.local_time import local, span
 from server.mail import Mail, Mailer, MailFailed
 from server.worker import GiveUp, Handler
 from storage import schedule
@@ -21,7 +20,6 @@ from storage.queries.users import UserRow, user_by_id
 from storage.queue import Task
 
 _AT_ONCE = 200
-_MINUTE_US = 60 * 1_000_000
 
 
 class _Reminder(NamedTuple):
@@ -99,12 +97,12 @@ def _mail(reminder: _Reminder, moment: int) -> Mail:
     row = job.row
     assert row.due_at is not None
     left = row.due_at - moment
-    how_long = f"overdue by {_span(-left)}" if left <= 0 else f"due in {_span(left)}"
+    how_long = f"overdue by {span(-left)}" if left <= 0 else f"due in {span(left)}"
     done = sum(task.state == schedule.COMPLETED for task in job.tasks)
     lines = [
         f"{row.name} is {how_long}.",
         "",
-        f"Due: {_local(row.due_at, reminder.zone)}",
+        f"Due: {local(row.due_at, reminder.zone)}",
         f"Tasks: {len(job.tasks) - done} of {len(job.tasks)} open",
     ]
     if row.priority:
@@ -114,24 +112,3 @@ def _mail(reminder: _Reminder, moment: int) -> Mail:
     lines += ["", f"You get this mail because the scheduled job is assigned to you in team {user.team_name}."]
     subject = f"Overdue: {row.name}" if left <= 0 else f"Due soon: {row.name}"
     return Mail(to=user.email_address, subject=subject, text="\n".join(lines) + "\n", name=user.name)
-
-
-def _local(moment: int, zone: str) -> str:
-    """A time as people of the team read it, with its zone."""
-    seconds = moment // 1_000_000
-    try:
-        local = datetime.fromtimestamp(seconds, ZoneInfo(zone))
-    # Overflow: the last hours of the year 9999.
-    except (ZoneInfoNotFoundError, ValueError, OSError, OverflowError):
-        zone, local = "UTC", datetime.fromtimestamp(seconds, UTC)
-    return f"{local:%Y-%m-%d %H:%M} ({zone})"
-
-
-def _span(microseconds: int) -> str:
-    """A span of time in its two greatest units: ``1 day 3 hours``."""
-    minutes = max(1, microseconds // _MINUTE_US)
-    days, rest = divmod(minutes, 24 * 60)
-    hours, minutes = divmod(rest, 60)
-    parts = [(days, "day"), (hours, "hour"), (minutes, "minute")]
-    named = [f"{count} {unit}" + ("" if count == 1 else "s") for count, unit in parts if count]
-    return " ".join(named[:2])

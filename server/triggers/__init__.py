@@ -1,8 +1,4 @@
-"""Triggers: chapter 12 of the primary specification, their deliveries, and running one by hand."""
+"""Triggers: chapter 12 of the primary specification, their deliveries, and running one by hand.
 
-from collections.abc import Sequence
-from typing import Any
-
-from server.triggers import deliveries, routes
-
-route_handlers: Sequence[Any] = [*routes.route_handlers, *deliveries.route_handlers]
+The routes are in ``routes.py`` alone: the background's modules are in this package as well, and routes import it.
+"""

@@ -9,7 +9,6 @@ from litestar.params import FromPath
 
 from server.attachments.forgetting import DELETE_BLOBS, delete_now
 from server.auth.principal import Principal
-from server.background import Background
 from server.clock import now
 from server.errors import Problem
 from server.http import json_response
@@ -121,12 +120,10 @@ async def delete_version(
     version_id: FromPath[str],
     database: NamedDependency[Database],
     blobs: NamedDependency[BlobStore],
-    background: NamedDependency[Background],
 ) -> Response[bytes]:
     """Section 14.6."""
     keys = await database.settle(_delete_version, request.user, workflow_id, version_id, now())
     await delete_now(blobs, keys)
-    background.wake()
     return Response(b"", status_code=200)
 
 
@@ -143,12 +140,10 @@ async def delete_workflow(
     workflow_id: FromPath[str],
     database: NamedDependency[Database],
     blobs: NamedDependency[BlobStore],
-    background: NamedDependency[Background],
 ) -> Response[bytes]:
     """Section 14.7."""
     keys = await database.settle(_delete, request.user, workflow_id, now())
     await delete_now(blobs, keys)
-    background.wake()
     return Response(b"", status_code=200)
 
 

@@ -1,14 +1,27 @@
 """Attachment references: which jobs refer to which files, and which of these have arrived."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from sqlalchemy import Connection, delete, exists, select, tuple_, update
+from sqlalchemy import Connection, case, delete, exists, func, select, tuple_, update
 
 from storage.queries.statements import Hot, Rows, is_sqlite, padded
 from storage.tables import attachment_references as references
 from storage.tables import attachments
 
 MISSING = "missing"
+
+
+class JobFiles(NamedTuple):
+    """How many files a job refers to, how many of them have not come, how many are without their thumbnails yet,
+    and when the last of these came (0: there is none).
+    """
+
+    total: int
+    missing: int
+    in_the_making: int
+    last_stored_at: int
+
 
 #: Touches each row also where it exists: PostgreSQL then waits for whoever stores that file, and whoever
 #: stores it later waits for us, so that one of the two sees the other.
@@ -44,6 +57,26 @@ def stored_among(connection: Connection, team_id: int, attachment_ids: Sequence[
         attachments.c.state != MISSING,
     )
     return frozenset(connection.execute(query).scalars())
+
+
+def files_of_job(connection: Connection, team_id: int, job_id: str) -> JobFiles:
+    """How far a job's files are."""
+    in_the_making = attachments.c.state == "stored"
+    query = (
+        select(
+            func.count(),
+            func.count(case((attachments.c.state == MISSING, 1))),
+            func.count(case((in_the_making, 1))),
+            func.coalesce(func.max(case((in_the_making, attachments.c.stored_at))), 0),
+        )
+        .join(
+            references,
+            (references.c.team_id == attachments.c.team_id)
+            & (references.c.attachment_id == attachments.c.attachment_id),
+        )
+        .where(references.c.team_id == team_id, references.c.job_id == job_id)
+    )
+    return JobFiles(*connection.execute(query).one())
 
 
 def refer(connection: Connection, team_id: int, pairs: Sequence[tuple[str, str]]) -> None:

@@ -23,6 +23,8 @@ FAILED = "failed"
 JOB_FILES = "job.files"
 #: Makes the thumbnails of a file.
 THUMBNAILS = "attachment.thumbnails"
+#: Deletes blobs nothing refers to any more; the payload is ``{"keys": […]}``.
+DELETE_BLOBS = "blobs.delete"
 #: ``uploads.kind`` of what becomes an attachment.
 UPLOAD_KIND = "attachment"
 

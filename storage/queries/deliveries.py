@@ -1,18 +1,38 @@
 """Deliveries: what triggers have sent or are to send, and each attempt."""
 
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    delete,
+    exists,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 
 from storage.ids import new_id
 from storage.queries import tasks
-from storage.queries.statements import upsert_insert
-from storage.tables import deliveries
+from storage.queries.statements import padded, upsert_insert
+from storage.tables import deliveries, delivery_attempts, triggers
+from storage.tables import tasks as tasks_table
 
 #: Waits for a delivery's files and has its report made. Subject: the delivery's id.
 PREPARE = "delivery.prepare"
 #: Sends what is due of one trigger. Subject: the trigger's id, so that one worker at a time sends for it.
 DELIVER = "trigger.deliver"
+
+#: An event id that begins so is of nobody's event: somebody wanted this delivery, whether the trigger fires or not.
+BY_HAND = "hand-"
 
 PREPARING, DUE, DELIVERED, FAILED = "preparing", "due", "delivered", "failed"
 
@@ -51,7 +71,38 @@ class NewDelivery(NamedTuple):
     wait_until: int | None
 
 
+class AttemptRow(NamedTuple):
+    """One attempt at a delivery; see the table."""
+
+    number: int
+    at: int
+    duration_us: int
+    status: int | None
+    error: str | None
+    answer: bytes | None
+
+
+class Attempted(NamedTuple):
+    """How an attempt went, and what becomes of its delivery.
+
+    Attributes:
+        state: ``due`` (again at ``next_at``), ``delivered`` or ``failed``.
+    """
+
+    delivery_id: str
+    at: int
+    duration_us: int
+    status: int | None
+    error: str | None
+    answer: bytes | None
+    state: str
+    next_at: int | None
+
+
 _columns = [deliveries.c[name] for name in DeliveryRow._fields]
+_attempt_columns = [delivery_attempts.c[name] for name in AttemptRow._fields]
+# Spelled out: only then do the databases see that the partial index holds these rows.
+_is_due = deliveries.c.state == literal_column("'due'")
 
 
 def add(connection: Connection, team_id: int, new: NewDelivery, now: int) -> str | None:
@@ -88,6 +139,17 @@ def one(connection: Connection, team_id: int, delivery_id: str) -> DeliveryRow |
     return DeliveryRow(*row) if row else None
 
 
+def preparing_of_job(connection: Connection, team_id: int, job_id: str) -> list[str]:
+    """The ids of a job's deliveries that are still being prepared, oldest first."""
+    query = select(deliveries.c.delivery_id).where(
+        deliveries.c.team_id == team_id,
+        deliveries.c.job_id == job_id,
+        # Spelled out: only then do the databases see that the partial index holds these rows.
+        deliveries.c.state == literal_column("'preparing'"),
+    )
+    return list(connection.scalars(query.order_by(deliveries.c.delivery_id)))
+
+
 def prepared(
     connection: Connection,
     team_id: int,
@@ -110,3 +172,217 @@ def prepared(
         return False
     tasks.enqueue(connection, team_id, DELIVER, delivery.trigger_id, now=now)
     return True
+
+
+def _of(team_id: int, trigger_id: str, by_hand: bool) -> ColumnElement[bool]:
+    """A trigger's deliveries that are due at some time; ``by_hand``: only those that somebody asked for."""
+    mine = and_(deliveries.c.team_id == team_id, deliveries.c.trigger_id == trigger_id, _is_due)
+    return and_(mine, _by_hand) if by_hand else mine
+
+
+_by_hand = deliveries.c.event_id.startswith(BY_HAND)
+
+
+def due(
+    connection: Connection, team_id: int, trigger_id: str, now: int, limit: int, by_hand: bool = False
+) -> list[DeliveryRow]:
+    """What is to be sent now, the longest due first; ``by_hand``: only what somebody asked for."""
+    query = select(*_columns).where(_of(team_id, trigger_id, by_hand), deliveries.c.next_at <= now)
+    return [
+        DeliveryRow(*row) for row in connection.execute(query.order_by(deliveries.c.next_at).limit(limit))
+    ]
+
+
+def enqueue_next(
+    connection: Connection, team_id: int, trigger_id: str, now: int, by_hand: bool = False
+) -> None:
+    """Have the trigger's earliest delivery sent when it is due, if there is one.
+
+    Whoever sends calls this in the transaction of its last look: what becomes due by another's hand has a task
+    already, what is known to this transaction gets one, and so no delivery is forgotten.
+    """
+    earliest = connection.scalar(
+        select(func.min(deliveries.c.next_at)).where(_of(team_id, trigger_id, by_hand))
+    )
+    if earliest is not None:
+        tasks.enqueue(connection, team_id, DELIVER, trigger_id, run_at=earliest, now=now)
+
+
+def record(connection: Connection, team_id: int, attempted: Sequence[Attempted]) -> None:
+    """Note attempts, and what becomes of their deliveries.
+
+    A delivery that is over meanwhile, by another's attempt, stays so; one that was purged is passed over.
+    """
+    numbers = _last_numbers(connection, team_id, [each.delivery_id for each in attempted])
+    rows = []
+    for each in attempted:
+        if each.delivery_id not in numbers:
+            continue
+        numbers[each.delivery_id] += 1
+        rows.append(
+            {
+                "team_id": team_id,
+                "delivery_id": each.delivery_id,
+                **AttemptRow(
+                    numbers[each.delivery_id], each.at, each.duration_us, each.status, each.error, each.answer
+                )._asdict(),
+            }
+        )
+        over = each.state != DUE
+        connection.execute(
+            update(deliveries)
+            .where(
+                deliveries.c.team_id == team_id,
+                deliveries.c.delivery_id == each.delivery_id,
+                deliveries.c.state == DUE,
+            )
+            .values(
+                state=each.state,
+                attempts=deliveries.c.attempts + 1,
+                next_at=None if over else each.next_at,
+                finished_at=each.at + each.duration_us if over else None,
+            )
+        )
+    if rows:
+        connection.execute(insert(delivery_attempts), rows)
+
+
+def _last_numbers(connection: Connection, team_id: int, ids: Sequence[str]) -> dict[str, int]:
+    """The number of the last attempt, 0 before the first, at each of these deliveries that exists."""
+    if not ids:
+        return {}
+    numbers = func.coalesce(func.max(delivery_attempts.c.number), 0)
+    both = and_(
+        delivery_attempts.c.team_id == deliveries.c.team_id,
+        delivery_attempts.c.delivery_id == deliveries.c.delivery_id,
+    )
+    query = (
+        select(deliveries.c.delivery_id, numbers)
+        .select_from(deliveries.outerjoin(delivery_attempts, both))
+        .where(deliveries.c.team_id == team_id, deliveries.c.delivery_id.in_(padded(ids)))
+        .group_by(deliveries.c.delivery_id)
+    )
+    return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def page(
+    connection: Connection,
+    team_id: int,
+    trigger_id: str,
+    state: str | None,
+    skip: int,
+    limit: int,
+    client_job_id: str | None = None,
+) -> list[DeliveryRow]:
+    """A trigger's deliveries, newest first; those of one state and of one job, or all."""
+    query = select(*_columns).where(deliveries.c.team_id == team_id, deliveries.c.trigger_id == trigger_id)
+    if state is not None:
+        query = query.where(deliveries.c.state == state)
+    if client_job_id is not None:
+        query = query.where(deliveries.c.client_job_id == client_job_id)
+    rows = connection.execute(query.order_by(deliveries.c.delivery_id.desc()).offset(skip).limit(limit))
+    return [DeliveryRow(*row) for row in rows]
+
+
+def attempts_of(
+    connection: Connection, team_id: int, delivery_ids: Sequence[str]
+) -> dict[str, list[AttemptRow]]:
+    """The attempts at each of these deliveries, first to last; those without any are left out."""
+    if not delivery_ids:
+        return {}
+    query = (
+        select(delivery_attempts.c.delivery_id, *_attempt_columns)
+        .where(
+            delivery_attempts.c.team_id == team_id,
+            delivery_attempts.c.delivery_id.in_(padded(delivery_ids)),
+        )
+        .order_by(delivery_attempts.c.delivery_id, delivery_attempts.c.number)
+    )
+    found: dict[str, list[AttemptRow]] = {}
+    for row in connection.execute(query):
+        found.setdefault(row[0], []).append(AttemptRow(*row[1:]))
+    return found
+
+
+def replay(connection: Connection, team_id: int, trigger_id: str, delivery_id: str, now: int) -> bool:
+    """Send a delivery now, with all its attempts before it, whatever became of it; answers whether there is such a
+    delivery that is ready to be sent.
+    """
+    is_it = deliveries.c.delivery_id == delivery_id
+    return _replay(connection, team_id, trigger_id, and_(is_it, deliveries.c.state != PREPARING), now) == 1
+
+
+def replay_failed(connection: Connection, team_id: int, trigger_id: str, since: int, now: int) -> int:
+    """Send again what was made since a time and has failed for good; answers how much."""
+    failed = and_(deliveries.c.state == FAILED, deliveries.c.created_at >= since)
+    return _replay(connection, team_id, trigger_id, failed, now)
+
+
+def _replay(
+    connection: Connection, team_id: int, trigger_id: str, which: ColumnElement[bool], now: int
+) -> int:
+    result = connection.execute(
+        update(deliveries)
+        .where(deliveries.c.team_id == team_id, deliveries.c.trigger_id == trigger_id, which)
+        .values(state=DUE, attempts=0, next_at=now, finished_at=None)
+    )
+    if result.rowcount:
+        tasks.enqueue(connection, team_id, DELIVER, trigger_id, now=now)
+    return result.rowcount
+
+
+def purge(connection: Connection, before: int, limit: int) -> int:
+    """Forget deliveries made before a time, with their attempts; answers how many, ``limit`` at most."""
+    old = select(deliveries.c.team_id, deliveries.c.delivery_id).where(deliveries.c.created_at < before)
+    rows = sorted((row[0], row[1]) for row in connection.execute(old.limit(limit)))
+    # Team by team: a list of (team, delivery) would make SQLite read the whole table.
+    for team_id, group in groupby(rows, key=itemgetter(0)):
+        ids = padded([delivery_id for _, delivery_id in group])
+        for table in (delivery_attempts, deliveries):
+            connection.execute(delete(table).where(table.c.team_id == team_id, table.c.delivery_id.in_(ids)))
+    return len(rows)
+
+
+def neglected(connection: Connection, now: int) -> list[tuple[int, str]]:
+    """(team, trigger) of what should be sent and has nobody who will: an administrator has ended its task, say."""
+    at_work = exists().where(
+        tasks_table.c.team_id == deliveries.c.team_id,
+        tasks_table.c.kind == DELIVER,
+        tasks_table.c.subject == deliveries.c.trigger_id,
+        tasks_table.c.state.in_(("ready", "retry", "running")),
+    )
+    return _pairs(
+        connection,
+        select(deliveries.c.team_id, deliveries.c.trigger_id)
+        .distinct()
+        .join(
+            triggers,
+            and_(
+                triggers.c.team_id == deliveries.c.team_id, triggers.c.trigger_id == deliveries.c.trigger_id
+            ),
+        )
+        .where(
+            _is_due,
+            deliveries.c.next_at <= now,
+            triggers.c.archived.is_(False),
+            or_(triggers.c.disabled.is_(False), _by_hand),
+            ~at_work,
+        ),
+    )
+
+
+def failing_triggers(connection: Connection, before: int) -> list[tuple[int, str]]:
+    """(team, trigger) of what has only failed since a time before that one, and still fires."""
+    return _pairs(
+        connection,
+        select(triggers.c.team_id, triggers.c.trigger_id).where(
+            triggers.c.failing_since < before,
+            triggers.c.disabled.is_(False),
+            triggers.c.archived.is_(False),
+        ),
+    )
+
+
+def _pairs(connection: Connection, query: Select[Any]) -> list[tuple[int, str]]:
+    rows: Iterable[Any] = connection.execute(query)
+    return [(row[0], row[1]) for row in rows]

@@ -7,19 +7,23 @@ must look whether another does; then the task is superseded: done, as the other 
 
 import random
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Connection,
+    Text,
+    TextClause,
     and_,
+    bindparam,
     case,
     delete,
     exists,
-    func,
     literal_column,
     or_,
     select,
@@ -37,9 +41,13 @@ from storage.tables import tasks
 MAX_ATTEMPTS = 12
 MAX_ERROR = 2_000
 SUPERSEDED = "superseded"
-#: How many due tasks are looked at in one go, the oldest first; and how many teams that have none among them.
-_OLDEST = 300
+#: In ``Connection.info``: the transaction has written a task that is due. Whoever commits it tells the workers.
+ENQUEUED = "enqueued"
+#: How many due tasks of a kind are looked at beyond those that may be taken, so that more than one team is seen.
+_MORE = 30
+#: At most so many teams are looked for that have none among the oldest.
 _TEAMS = 50
+_VANISHED = 300
 
 #: (team, task)
 Key = tuple[int, str]
@@ -48,7 +56,6 @@ Key = tuple[int, str]
 _READY: ColumnElement[str] = literal_column("'ready'")
 _RETRY: ColumnElement[str] = literal_column("'retry'")
 _RUNNING: ColumnElement[str] = literal_column("'running'")
-_waiting = tasks.c.state.in_((_READY, _RETRY))
 _runs = tasks.c.state == _RUNNING
 _key = tuple_(tasks.c.team_id, tasks.c.task_id)
 
@@ -93,8 +100,17 @@ class Taken(NamedTuple):
     created_at: int
 
 
+class Ending(NamedTuple):
+    """How an attempt ended. ``waits``: again at ``run_at``; one not ``counted`` is as if it had not been made."""
+
+    key: Key
+    state: Literal["done", "dead", "waits"]
+    error: str | None = None
+    run_at: int = 0
+    counted: bool = True
+
+
 _columns = [tasks.c[name] for name in TaskRow._fields]
-_candidate = [tasks.c[name] for name in Candidate._fields]
 _taken = [tasks.c[name] for name in Taken._fields]
 
 
@@ -125,6 +141,8 @@ def enqueue(
         "created_at": now,
     }
     connection.execute(_enqueue[connection.dialect.name], row)
+    if run_at <= now:
+        connection.info[ENQUEUED] = True
 
 
 def _enqueueing(insert: Any) -> Any:
@@ -142,96 +160,179 @@ def _enqueueing(insert: Any) -> Any:
 _enqueue = {"sqlite": _enqueueing(sqlite.insert(tasks)), "postgresql": _enqueueing(postgresql.insert(tasks))}
 
 
+# One statement each, whatever there is to do: an idle queue costs one, a busy one three. As text, because each
+# database has its own way to take the first few rows of several groups.
+
+_FIELDS = ", ".join(f"t.{name}" for name in Candidate._fields)
+_WAITING = "t.state IN ('ready', 'retry')"
+#: Nothing of the same kind and subject runs, nor has it been left by a worker that vanished: that one comes first.
+#: Not as NOT EXISTS: PostgreSQL makes a join of that, which reads all that runs, and has run, for each row.
+_ALONE = (
+    "(SELECT 1 FROM tasks AS r WHERE r.state = 'running'"
+    " AND r.team_id = t.team_id AND r.kind = t.kind AND r.subject = t.subject LIMIT 1) IS NULL"
+)
+_DUE = f"{_WAITING} AND t.run_at <= :now AND {_ALONE}"
+_LEFT = f"t.state = 'running' AND t.leased_until <= :now AND t.attempts < {MAX_ATTEMPTS}"
+
+
+def _statement(sql: str, *arrays: Any) -> TextClause:
+    return text(sql).bindparams(bindparam("now", type_=BigInteger), *arrays)
+
+
+def _array(name: str, of: Any) -> Any:
+    return bindparam(name, type_=postgresql.ARRAY(of))
+
+
+@cache
+def _oldest(kinds: int) -> TextClause:
+    """SQLite: the oldest due tasks of so many kinds, and what vanished workers have left."""
+    parts = [
+        f"SELECT * FROM (SELECT {_FIELDS} FROM tasks AS t"  # noqa: S608  # every value is bound
+        f" WHERE {_DUE} AND t.kind = :kind{number} ORDER BY t.run_at LIMIT :most{number})"
+        for number in range(kinds)
+    ]
+    names = ", ".join(f":kind{number}" for number in range(kinds))
+    left = f"SELECT {_FIELDS} FROM tasks AS t WHERE {_LEFT} AND t.kind IN ({names})"  # noqa: S608
+    parts.append(f"SELECT * FROM ({left} LIMIT {_VANISHED})")  # noqa: S608
+    return _statement(" UNION ALL ".join(parts))
+
+
+_oldest_postgresql = _statement(
+    f"SELECT t.* FROM unnest(:kinds, :most) AS wanted (kind, most) CROSS JOIN LATERAL ("  # noqa: S608
+    f"SELECT {_FIELDS} FROM tasks AS t WHERE {_DUE} AND t.kind = wanted.kind"
+    " ORDER BY t.run_at LIMIT wanted.most) AS t"
+    f" UNION ALL (SELECT {_FIELDS} FROM tasks AS t WHERE {_LEFT} AND t.kind = ANY (:kinds) LIMIT {_VANISHED})",
+    _array("kinds", Text),
+    _array("most", BigInteger),
+)
+#: Teams with tasks of a kind: one look into ``ix_tasks_teams`` for each team, not one for each task.
+_teams = text(
+    "WITH RECURSIVE waiting (team_id) AS ("  # noqa: S608
+    f"SELECT min(t.team_id) FROM tasks AS t WHERE {_WAITING} AND t.kind = :kind UNION ALL"
+    f" SELECT (SELECT min(t.team_id) FROM tasks AS t WHERE {_WAITING} AND t.kind = :kind"
+    " AND t.team_id > waiting.team_id) FROM waiting WHERE waiting.team_id IS NOT NULL)"
+    " SELECT team_id FROM waiting WHERE team_id IS NOT NULL"
+)
+_heads_sqlite = _statement(
+    f"SELECT {_FIELDS} FROM json_each(:teams) AS team CROSS JOIN tasks AS t WHERE t.rowid IN ("  # noqa: S608
+    f"SELECT t.rowid FROM tasks AS t WHERE {_DUE} AND t.kind = :kind AND t.team_id = team.value"
+    " ORDER BY t.run_at LIMIT :depth)"
+)
+_heads_postgresql = _statement(
+    f"SELECT t.* FROM unnest(:teams) AS team (team_id) CROSS JOIN LATERAL ("  # noqa: S608
+    f"SELECT {_FIELDS} FROM tasks AS t WHERE {_DUE} AND t.kind = :kind AND t.team_id = team.team_id"
+    " ORDER BY t.run_at LIMIT :depth) AS t",
+    _array("teams", BigInteger),
+)
+
+
 def candidates(
-    connection: Connection, kinds: Collection[str], depth: int, now: int
-) -> tuple[list[Candidate], set[tuple[int, str, str]]]:
-    """What could be taken, and (team, kind, subject) of what runs: the oldest tasks, and of further teams
-    ``depth`` each, so that no team's backlog hides the others.
+    connection: Connection, slots: Mapping[str, int], served: Mapping[int, int], now: int
+) -> list[Candidate]:
+    """What could be taken of each kind in ``slots``: the oldest tasks, and some of further teams, those served
+    longest ago (see :func:`storage.queue.choose`), so that no team's backlog hides the others.
 
     Reads only, so that an idle queue costs the one writer of SQLite nothing; and no more of a long backlog
     than is needed.
     """
-    wanted = tasks.c.kind.in_(padded(sorted(kinds)))
-    vanished = select(*_candidate).where(_runs, tasks.c.leased_until <= now, wanted).limit(_OLDEST)
-    due = (
-        select(*_candidate)
-        .where(_waiting, tasks.c.run_at <= now, wanted)
-        .order_by(tasks.c.run_at)
-        .limit(_OLDEST)
-    )
-    oldest = [Candidate(*row) for row in connection.execute(due)]
-    found = [Candidate(*row) for row in connection.execute(vanished)] + oldest
-    if len(oldest) == _OLDEST:
-        unseen = sorted(_teams(connection, wanted) - {candidate.team_id for candidate in found})
-        for team_id in random.sample(unseen, min(_TEAMS, len(unseen))):
-            heads = (
-                select(*_candidate)
-                .where(tasks.c.team_id == team_id, tasks.c.state == _READY, tasks.c.run_at <= now, wanted)
-                .order_by(tasks.c.task_id)
-                .limit(depth)
-            )
-            found += [Candidate(*row) for row in connection.execute(heads)]
-    if not found:
-        return found, set()
-    # After the candidates: whoever took a task's forerunner meanwhile is seen.
-    running = select(tasks.c.team_id, tasks.c.kind, tasks.c.subject).where(_runs, tasks.c.leased_until > now)
-    return found, {(row[0], row[1], row[2]) for row in connection.execute(running)}
+    most = {kind: count + _MORE for kind, count in slots.items()}
+    if is_sqlite(connection):
+        values: dict[str, Any] = {"now": now}
+        for number, (kind, count) in enumerate(most.items()):
+            values |= {f"kind{number}": kind, f"most{number}": count}
+        found = [Candidate(*row) for row in connection.execute(_oldest(len(most)), values)]
+    else:
+        lists = {"kinds": list(most), "most": list(most.values()), "now": now}
+        found = [Candidate(*row) for row in connection.execute(_oldest_postgresql, lists)]
+    for kind, count in most.items():
+        seen = [candidate.team_id for candidate in found if candidate.kind == kind]
+        if len(seen) >= count:
+            found += _hidden(connection, kind, slots[kind], set(seen), served, now)
+    return found
 
 
-def _teams(connection: Connection, wanted: ColumnElement[bool]) -> set[int]:
-    """Teams with such tasks waiting: one look into ``ix_tasks_waiting`` for each, not one for each task."""
-    lowest = select(func.min(tasks.c.team_id).label("team_id")).where(_waiting, wanted)
-    first = lowest.cte("waiting", recursive=True)
-    following = lowest.where(tasks.c.team_id > first.c.team_id)
-    teams = first.union_all(
-        select(following.correlate(first).scalar_subquery()).where(first.c.team_id.is_not(None))
-    )
-    return {row[0] for row in connection.execute(select(teams.c.team_id)) if row[0] is not None}
+def _hidden(
+    connection: Connection, kind: str, slots: int, seen: set[int], served: Mapping[int, int], now: int
+) -> list[Candidate]:
+    unseen = [row[0] for row in connection.execute(_teams, {"kind": kind}) if row[0] not in seen]
+    random.shuffle(unseen)
+    teams = sorted(unseen, key=lambda team_id: served.get(team_id, 0))[: min(_TEAMS, slots)]
+    if not teams:
+        return []
+    values = {"kind": kind, "depth": slots // len(teams) + 1, "now": now}
+    if is_sqlite(connection):
+        rows = connection.execute(_heads_sqlite, {**values, "teams": msgspec.json.encode(teams).decode()})
+    else:
+        rows = connection.execute(_heads_postgresql, {**values, "teams": teams})
+    return [Candidate(*row) for row in rows]
 
 
-def _due(now: int) -> ColumnElement[bool]:
-    return or_(and_(_waiting, tasks.c.run_at <= now), and_(_runs, tasks.c.leased_until <= now))
+_TAKE = "SET state = 'running', lease = {lease}, leased_until = {until}, attempts = attempts + 1"
+_RETURNED = ", ".join(f"tasks.{name}" for name in Taken._fields)
+_MAY_BE_TAKEN = f"(({_DUE}) OR ({_LEFT}))"
+# One by one: for a list of keys SQLite would rather search everything that is due.
+_take_sqlite = (
+    f"UPDATE tasks AS t {_TAKE.format(lease='?1', until='?2')}"
+    f" WHERE t.team_id = ?3 AND t.task_id = ?4 AND {_MAY_BE_TAKEN.replace(':now', '?5')}"
+    f" RETURNING {', '.join(Taken._fields)}"
+)
+# What is locked is either being taken by another, or a second cause of it is about to commit.
+_take_postgresql = (
+    "WITH free AS MATERIALIZED (SELECT t.team_id, t.task_id"  # noqa: S608
+    " FROM unnest($1::bigint[], $2::text[]) AS wanted (team_id, task_id)"
+    " JOIN tasks AS t ON t.team_id = wanted.team_id AND t.task_id = wanted.task_id"
+    f" WHERE {_MAY_BE_TAKEN.replace(':now', '$5::bigint')} FOR UPDATE OF t SKIP LOCKED)"
+    f" UPDATE tasks {_TAKE.format(lease='$3', until='$4')} FROM free"
+    f" WHERE tasks.team_id = free.team_id AND tasks.task_id = free.task_id RETURNING {_RETURNED}"
+)
 
 
 def take(connection: Connection, keys: Sequence[Key], lease: str, until: int, now: int) -> list[Taken]:
-    """Lease those of ``keys`` that may still be taken. Nobody else gets them before ``until``.
+    """Lease those of ``keys`` that may still be taken, in this order. Nobody else gets them before ``until``."""
+    if is_sqlite(connection):
+        driver: Any = connection.connection.dbapi_connection
+        rows = [
+            row
+            for team_id, task_id in keys
+            for row in driver.execute(_take_sqlite, (lease, until, team_id, task_id, now)).fetchall()
+        ]
+    else:
+        teams, ids = zip(*keys, strict=True)
+        rows = list(connection.exec_driver_sql(_take_postgresql, (teams, ids, lease, until, now)))
+    places = {key: place for place, key in enumerate(keys)}
+    return [_to_taken(row) for row in sorted(rows, key=lambda row: places[row[0], row[1]])]
 
-    Tasks whose worker vanished for the last time die here, whoever had them.
-    """
-    wanted = list(keys)
-    if not is_sqlite(connection):
-        # A statement of its own: as a subquery of the UPDATE it could be run more than once.
-        query = (
-            select(tasks.c.team_id, tasks.c.task_id)
-            .where(_key.in_(padded(keys)), _due(now))
-            .with_for_update(skip_locked=True)
-        )
-        wanted = [(row[0], row[1]) for row in connection.execute(query)]
-    if not wanted:
-        return []
-    connection.execute(
-        update(tasks)
-        .where(_runs, tasks.c.leased_until <= now, tasks.c.attempts >= MAX_ATTEMPTS)
-        .values(
-            state="dead",
-            lease=None,
-            leased_until=None,
-            finished_at=now,
-            error=f"Its worker vanished; that was attempt {MAX_ATTEMPTS}.",
-        )
+
+def exhausted(connection: Connection, kinds: Collection[str], now: int) -> list[Key]:
+    """Tasks whose worker vanished for the last time."""
+    query = select(tasks.c.team_id, tasks.c.task_id).where(
+        _runs,
+        tasks.c.leased_until <= now,
+        tasks.c.attempts >= MAX_ATTEMPTS,
+        tasks.c.kind.in_(padded(sorted(kinds))),
     )
-    taken: list[Taken] = []
-    # One by one: for a list of keys SQLite would rather search everything that is due.
-    for key in wanted:
+    return [(row[0], row[1]) for row in connection.execute(query.limit(_VANISHED))]
+
+
+def bury(connection: Connection, keys: Sequence[Key], now: int) -> list[Taken]:
+    """Let tasks die whose worker vanished for the last time; answers those that did."""
+    died = []
+    for key in keys:
         row = connection.execute(
             update(tasks)
-            .where(*_is(key), _due(now))
-            .values(state="running", lease=lease, leased_until=until, attempts=tasks.c.attempts + 1)
+            .where(*_is(key), _runs, tasks.c.leased_until <= now, tasks.c.attempts >= MAX_ATTEMPTS)
+            .values(
+                state="dead",
+                lease=None,
+                leased_until=None,
+                finished_at=now,
+                error=f"Its worker vanished; that was attempt {MAX_ATTEMPTS}.",
+            )
             .returning(*_taken)
         ).one_or_none()
         if row is not None:
-            taken.append(_to_taken(row))
-    return taken
+            died.append(_to_taken(row))
+    return died
 
 
 def _is(key: Key) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
@@ -258,34 +359,61 @@ def _held(lease: str) -> ColumnElement[bool]:
     return and_(_runs, tasks.c.lease == lease)
 
 
+_END = "SET state = 'done', lease = NULL, leased_until = NULL, error = NULL, finished_at = {now}"
+_done_sqlite = (
+    f"UPDATE tasks {_END.format(now='?1')}"
+    " WHERE team_id = ?2 AND task_id = ?3 AND state = 'running' AND lease = ?4"
+)
+_done_postgresql = (
+    f"UPDATE tasks {_END.format(now='$1')} FROM unnest($2::bigint[], $3::text[]) AS over (team_id, task_id)"
+    " WHERE tasks.team_id = over.team_id AND tasks.task_id = over.task_id"
+    " AND tasks.state = 'running' AND tasks.lease = $4 RETURNING tasks.team_id, tasks.task_id"
+)
+
+
+def end(connection: Connection, endings: Sequence[Ending], lease: str, now: int) -> set[Key]:
+    """Write down how attempts ended; answers which of the tasks were still held under ``lease``."""
+    held = _done(connection, [ending.key for ending in endings if ending.state == "done"], lease, now)
+    for ending in endings:
+        if (ending.state == "dead" and finish(connection, ending.key, lease, "dead", ending.error, now)) or (
+            ending.state == "waits" and _wait_again(connection, ending, lease, now)
+        ):
+            held.add(ending.key)
+    return held
+
+
+def _done(connection: Connection, keys: Sequence[Key], lease: str, now: int) -> set[Key]:
+    if not keys:
+        return set()
+    if is_sqlite(connection):
+        driver: Any = connection.connection.dbapi_connection
+        return {key for key in keys if driver.execute(_done_sqlite, (now, *key, lease)).rowcount == 1}
+    teams, ids = zip(*keys, strict=True)
+    rows = connection.exec_driver_sql(_done_postgresql, (now, teams, ids, lease))
+    return {(row[0], row[1]) for row in rows}
+
+
 def finish(connection: Connection, key: Key, lease: str, state: str, error: str | None, now: int) -> bool:
     """End a task as ``done`` or ``dead``; answers whether the lease was still held."""
     return _change(connection, key, _held(lease), state=state, error=_cut(error), finished_at=now)
 
 
-def wait_again(
-    connection: Connection,
-    key: Key,
-    lease: str,
-    *,
-    run_at: int,
-    now: int,
-    error: str | None = None,
-    counted: bool = True,
-) -> bool:
-    """Let a leased task wait until ``run_at``; answers whether the lease was still held.
+def _wait_again(connection: Connection, ending: Ending, lease: str, now: int) -> bool:
+    """Let a leased task wait; answers whether the lease was still held.
 
     If another such task waits already, this one is superseded: the other does it, later. An attempt that is
-    not ``counted`` does not bring the task nearer to its end.
+    not counted does not bring the task nearer to its end.
     """
-    if _superseded(connection, key, _held(lease), error, now):
+    if _superseded(connection, ending.key, _held(lease), ending.error, now):
         return True
-    values: dict[str, Any] = {"state": "retry", "run_at": run_at}
-    if error is not None:
-        values["error"] = _cut(error)
-    if not counted:
+    values: dict[str, Any] = {"state": "retry", "run_at": ending.run_at}
+    if ending.error is not None:
+        values["error"] = _cut(ending.error)
+    if not ending.counted:
         values["attempts"] = tasks.c.attempts - 1
-    return _change(connection, key, _held(lease), **values)
+    if ending.run_at <= now:
+        connection.info[ENQUEUED] = True
+    return _change(connection, ending.key, _held(lease), **values)
 
 
 def replay(connection: Connection, team_id: int, task_id: str, now: int) -> bool:
@@ -294,6 +422,7 @@ def replay(connection: Connection, team_id: int, task_id: str, now: int) -> bool
     dead = tasks.c.state == "dead"
     if _superseded(connection, key, dead, None, now):
         return True
+    connection.info[ENQUEUED] = True
     return _change(connection, key, dead, state="ready", run_at=now, attempts=0, finished_at=None)
 
 

@@ -56,6 +56,12 @@ def default_timezone(connection: Connection, team_id: int) -> str:
     return str(settings(connection, team_id)["DefaultTimezone"])
 
 
+def default_report(values: Mapping[str, Any]) -> str | None:
+    """Of all settings of a team: the id of its default report template. None: the built-in one."""
+    template_id: str | None = values["Reports"]["DefaultReport"]
+    return template_id
+
+
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """``below`` with the members of ``above``; objects in both are merged the same way."""
     result = dict(below)

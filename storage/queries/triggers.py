@@ -4,10 +4,11 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, insert, literal_column, select, update
 
 from storage.queries import tasks
-from storage.tables import teams, triggers
+from storage.queries.deliveries import DELIVER
+from storage.tables import deliveries, teams, triggers
 
 #: Finds the triggers that an event concerns. Subject: the event's id; payload: :func:`match`.
 MATCH = "trigger.match"
@@ -81,6 +82,12 @@ def all_of(connection: Connection, team_id: int) -> list[TriggerRow]:
     return [TriggerRow(*row) for row in connection.execute(query)]
 
 
+def page(connection: Connection, team_id: int, skip: int, limit: int | None) -> list[TriggerRow]:
+    """Triggers, archived ones too, newest first."""
+    query = select(*_columns).where(triggers.c.team_id == team_id).order_by(triggers.c.trigger_id.desc())
+    return [TriggerRow(*row) for row in connection.execute(query.offset(skip).limit(limit))]
+
+
 def one(connection: Connection, team_id: int, trigger_id: str, lock: bool = False) -> TriggerRow | None:
     """A trigger; ``lock``: nobody else changes it until the transaction ends."""
     query = select(*_columns).where(triggers.c.team_id == team_id, triggers.c.trigger_id == trigger_id)
@@ -88,14 +95,40 @@ def one(connection: Connection, team_id: int, trigger_id: str, lock: bool = Fals
     return TriggerRow(*row) if row else None
 
 
+def add(connection: Connection, team_id: int, row: TriggerRow) -> None:
+    """Insert a new trigger. See :func:`note_wants`."""
+    connection.execute(insert(triggers).values(team_id=team_id, **row._asdict()))
+
+
+def save(connection: Connection, team_id: int, row: TriggerRow) -> None:
+    """Write every column of a trigger that :func:`one` answered with ``lock``. See :func:`note_wants`."""
+    change(connection, team_id, **row._asdict())
+
+
 def change(connection: Connection, team_id: int, trigger_id: str, **values: Any) -> bool:
-    """Set columns of a trigger; answers whether there is one. See :func:`want`."""
+    """Set columns of a trigger; answers whether there is one. See :func:`note_wants`."""
     result = connection.execute(
         update(triggers)
         .where(triggers.c.team_id == team_id, triggers.c.trigger_id == trigger_id)
         .values(**values)
     )
     return result.rowcount == 1
+
+
+def resume(connection: Connection, team_id: int, trigger_id: str, now: int) -> None:
+    """What a trigger has yet to deliver is due now: what waited while it was disabled, and what failed before."""
+    connection.execute(
+        update(deliveries)
+        .where(
+            deliveries.c.team_id == team_id,
+            deliveries.c.trigger_id == trigger_id,
+            # Spelled out: only then do the databases see that the partial index holds these rows.
+            deliveries.c.state == literal_column("'due'"),
+            deliveries.c.next_at > now,
+        )
+        .values(next_at=now)
+    )
+    tasks.enqueue(connection, team_id, DELIVER, trigger_id, now=now)
 
 
 def lock_team(connection: Connection, team_id: int) -> None:

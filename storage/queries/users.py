@@ -200,6 +200,22 @@ def other_active_owners(connection: Connection, team_id: int, user_id: str) -> b
     return any("OWNER" in row.permissions.split() for row in rows)
 
 
+def owner_ids(connection: Connection, team_id: int) -> list[str]:
+    """The team's owners who are able to sign in."""
+    rows = connection.execute(
+        select(users.c.user_id, users.c.permissions)
+        .where(
+            users.c.team_id == team_id,
+            users.c.locked.is_(False),
+            users.c.deleted_at.is_(None),
+            # As above.
+            users.c.permissions.contains("OWNER"),
+        )
+        .order_by(users.c.user_id)
+    )
+    return [row.user_id for row in rows if "OWNER" in row.permissions.split()]
+
+
 def insert_user(connection: Connection, user: NewUser) -> None:
     """Add a user.
 

@@ -35,4 +35,6 @@ reports = Table(
     Column("generated_at", BigInteger),
     Index("ix_reports_fingerprint", "team_id", "job_id", "fingerprint", unique=True),
     Index("ix_reports_job", "team_id", "job_id", "report_id"),
+    # What is old is looked for in all teams.
+    Index("ix_reports_requested", "requested_at"),
 )

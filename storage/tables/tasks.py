@@ -30,8 +30,10 @@ tasks = Table(
     Column("error", Text),
     Column("created_at", BigInteger, nullable=False),
     Column("finished_at", BigInteger),
-    Index("ix_tasks_due", "run_at", sqlite_where=_waiting, postgresql_where=_waiting),
+    Index("ix_tasks_due", "kind", "run_at", sqlite_where=_waiting, postgresql_where=_waiting),
+    Index("ix_tasks_teams", "kind", "team_id", "run_at", sqlite_where=_waiting, postgresql_where=_waiting),
     Index("ix_tasks_leased", "leased_until", sqlite_where=_running, postgresql_where=_running),
+    Index("ix_tasks_running", "team_id", "kind", "subject", sqlite_where=_running, postgresql_where=_running),
     # One waiting task for one thing to do; a second cause while it runs makes another.
     Index(
         "ix_tasks_waiting",

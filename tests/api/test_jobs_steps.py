@@ -6,9 +6,10 @@ import uuid
 import pytest
 
 from fixtures.workflow_packages import chained, package, procedure, question, step
-from server.jobs import steps
+from server.jobs import names
 from storage.database import Connection
 from storage.queries.workflows import change_version
+from sync.facts import Names
 from tests.support.app import Document, Team, problem, snapshot
 from tests.support.statements import counted
 from tests.support.workflows import finalized, sent
@@ -154,13 +155,13 @@ def test_many_names_are_not_unpacked_on_the_event_loop(
     sqlite_team: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = []
-    real = steps._unpacked
+    real = names._unpacked
 
-    def watched(packed: bytes) -> tuple[steps.Names, int]:
+    def watched(packed: bytes) -> tuple[Names, int]:
         threads.append(threading.get_ident())
         return real(packed)
 
-    monkeypatch.setattr(steps, "_unpacked", watched)
+    monkeypatch.setattr(names, "_unpacked", watched)
     loop = sqlite_team.app.call(thread_of_the_loop)
     few = uploaded(sqlite_team, "few")
     many = procedure([question("Text", f"Step {number}") for number in range(1_500)])

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.mail import Mail, Mailer, MailFailed, to_html
+from server.mail import Attachment, Mail, Mailer, MailFailed, is_address, to_html
 from server.settings import Settings
 from tests.support.process import free_port
 from tests.support.smtp import mail_server
@@ -26,8 +26,8 @@ def mailer(folder: Path, smtp_url: str = "", **more: float) -> Mailer:
     return Mailer(Settings(data=folder, public_url=PUBLIC, smtp_url=smtp_url), **more)
 
 
-def send(to: Mailer, mail: Mail = MAIL, message_id: str = "task-1") -> None:
-    asyncio.run(to.send(mail, message_id))
+def send(to: Mailer, mail: Mail = MAIL, message_id: str = "task-1") -> tuple[int, ...]:
+    return asyncio.run(to.send(mail, message_id))
 
 
 def failure(to: Mailer, mail: Mail = MAIL) -> MailFailed:
@@ -138,6 +138,50 @@ def test_whatever_people_type_the_headers_are_ours(subject: str, name: str, text
 def test_what_is_no_address_is_refused_for_good(tmp_path: Path, to: str) -> None:
     assert failure(mailer(tmp_path), MAIL._replace(to=to)).permanent
     assert files(tmp_path) == []
+    assert not is_address(to)
+    assert is_address("ada@example.com")
+
+
+def test_a_mail_to_several_people_names_them_all_and_one_that_is_no_address_stops_it(tmp_path: Path) -> None:
+    mail = MAIL._replace(name="Ada", also_to=("bob@example.com", "eve@bücher.example"))
+    to = composed(mail)["To"].addresses
+    assert [one.addr_spec for one in to] == [
+        "ada@example.com",
+        "bob@example.com",
+        "eve@xn--bcher-kva.example",
+    ]
+    assert [one.display_name for one in to] == ["Ada", "", ""]
+    assert failure(mailer(tmp_path), MAIL._replace(also_to=("bob",))).permanent
+
+
+PDF = Attachment("Prüfung 7.pdf", "application/pdf", bytes(range(256)) * 100)
+
+
+def test_a_file_arrives_as_it_is_with_its_name_beside_text_and_html() -> None:
+    message = composed(MAIL._replace(attachments=(PDF,)))
+    (file,) = message.iter_attachments()
+    assert (file.get_filename(), file.get_content_type()) == (PDF.name, PDF.content_type)
+    assert file.get_content() == PDF.content
+    text, html = message.get_body(("plain",)), message.get_body(("html",))
+    assert text is not None
+    assert html is not None
+    assert text.get_content().replace("\r\n", "\n") == MAIL.text
+
+
+@settings(deadline=None)
+@given(name=st.text(min_size=1, max_size=60))
+def test_no_name_of_a_file_makes_a_header_or_another_part(name: str) -> None:
+    evil = PDF._replace(name=f"{name}\r\nBcc: evil@example.com\r\n\r\nbody{name}", content=b"x")
+    message = composed(MAIL._replace(attachments=(evil,)))
+    assert message["Bcc"] is None
+    (file,) = message.iter_attachments()
+    assert file.get_content() == b"x"
+    assert set(file.keys()) <= {
+        "Content-Type",
+        "Content-Transfer-Encoding",
+        "Content-Disposition",
+        "MIME-Version",
+    }
 
 
 def test_html_made_from_text_escapes_what_people_typed() -> None:
@@ -220,6 +264,35 @@ def test_a_refusal_is_for_good_or_may_pass_as_the_server_says(
     assert refused.permanent == permanent
     assert answer[:3] in str(refused)
     assert "ada@example.com" not in str(refused)
+
+
+def test_of_several_people_those_whom_the_server_takes_get_the_mail(tmp_path: Path) -> None:
+    mail = MAIL._replace(also_to=("bob@example.com", "eve@example.com"))
+    with mail_server(tmp_path) as server:
+        server.refused = {"bob@example.com": "550 who is that"}
+        assert send(mailer(tmp_path, f"smtp://127.0.0.1:{server.port}"), mail) == (550,)
+    (received,) = server.received
+    assert received.recipients == ["ada@example.com", "eve@example.com"]
+
+
+def test_where_one_of_several_people_may_be_taken_later_the_mail_is_tried_again(tmp_path: Path) -> None:
+    mail = MAIL._replace(also_to=("bob@example.com",))
+    with mail_server(tmp_path) as server:
+        server.refused = {"ada@example.com": "550 never", "bob@example.com": "450 later"}
+        assert not failure(mailer(tmp_path, f"smtp://127.0.0.1:{server.port}"), mail).permanent
+        server.refused["bob@example.com"] = "551 never"
+        assert failure(mailer(tmp_path, f"smtp://127.0.0.1:{server.port}"), mail).permanent
+    assert server.received == []
+
+
+def test_a_large_file_gets_the_time_that_a_thin_line_takes(tmp_path: Path) -> None:
+    large = MAIL._replace(attachments=(PDF._replace(content=bytes(1_000_000)),))
+    with mail_server(tmp_path) as server:
+        server.data_seconds = 1.5
+        to = f"smtp://127.0.0.1:{server.port}"
+        assert not failure(mailer(tmp_path, to, step_seconds=0.5, mail_seconds=0.5)).permanent
+        send(mailer(tmp_path, to, step_seconds=0.5, mail_seconds=0.5), large)
+    assert len(server.received) >= 1
 
 
 @pytest.mark.parametrize("how", ["close", "hang"])

@@ -15,6 +15,12 @@ def set_to(team: Team, **values: object) -> None:
     assert response.status_code == 200, response.text
 
 
+def template(team: Team) -> str:
+    """The id of a new report template."""
+    body = {"name": "Inspection", "bodyContent": "<p>{{ job.jobTitle }}</p>"}
+    return str(team.post("/reporttemplates/v1/content", json=body).json()["reportTemplateId"])
+
+
 def test_a_new_team_has_the_fifteen_settings_of_the_document_at_their_defaults(team: Team) -> None:
     settings = team.get(ALL).json()
     assert list(settings) == list(DEFAULTS)
@@ -43,7 +49,7 @@ def test_the_answer_to_a_change_is_all_settings_as_they_are_then(team: Team) -> 
 
 
 def test_setting_to_defaults_undoes_every_change(team: Team) -> None:
-    set_to(team, DisableJobRestart=True, Reports={"DefaultReport": "some-template"})
+    set_to(team, DisableJobRestart=True, Reports={"DefaultReport": template(team)})
     response = team.post("/teamsettings/v1/defaults")
     assert response.status_code == 200
     assert response.json() == team.get(ALL).json() == DEFAULTS
@@ -111,6 +117,31 @@ def test_a_value_of_another_type_is_refused_and_named(sqlite_team: Team, key: st
 def test_booleans_may_come_as_strings_and_keys_in_any_case(sqlite_team: Team) -> None:
     set_to(sqlite_team, disablejobrestart="True", SUPPORTSONSIGHT="false")
     assert sqlite_team.get("/teamsettings/v1/DisableJobRestart").json() is True
+
+
+def test_the_default_report_is_a_template_of_the_team_that_is_not_archived(team: Team) -> None:
+    live, archived, foreign = template(team), template(team), template(team.app.team())
+    assert team.delete(f"/reporttemplates/v1/{archived}").status_code == 200
+    set_to(team, Reports={"DefaultReport": live})
+    for wrong in (archived, foreign, "nothing", live.upper() + "x"):
+        body = {"Reports": {"DefaultReport": wrong}, "SupportsOnsight": True}
+        problem(team.post(ALL, json=body), 422, "unknown-report-template", "Reports.DefaultReport")
+    assert team.get(ALL).json() == {**DEFAULTS, "Reports": {"DefaultReport": live}}
+    set_to(team, reports={"defaultreport": None})
+    assert team.get(ALL).json() == DEFAULTS
+
+
+def test_all_settings_can_be_sent_back_as_they_were_read(team: Team) -> None:
+    set_to(team, Reports={"DefaultReport": template(team)}, AutoDeviceSignOut=5)
+    read = team.get(ALL).json()
+    assert team.post(ALL, json=read).json() == read
+
+
+def test_archiving_the_default_report_empties_the_setting(team: Team) -> None:
+    default = template(team)
+    set_to(team, Reports={"DefaultReport": default}, SupportsOnsight=True)
+    assert team.delete(f"/reporttemplates/v1/{default}").status_code == 200
+    assert team.get(ALL).json() == {**DEFAULTS, "SupportsOnsight": True}
 
 
 def test_settings_of_one_team_are_not_those_of_another(app_teams: tuple[Team, Team]) -> None:

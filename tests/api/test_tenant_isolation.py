@@ -14,6 +14,7 @@ from fixtures.workflow_packages import forms, inspection, package
 from server.auth.policies import PUBLIC
 from tests.support.app import Document, Headers, RunningApp, Team, edited, problem, snapshot, step
 from tests.support.attachments import put_file
+from tests.support.deliveries import attempt, delivery_of
 from tests.support.routes import Route, ask, routes_of
 from tests.support.tasks import put
 from tests.support.tus import TUS, tus_metadata
@@ -42,6 +43,9 @@ BODIES: dict[str, Any] = {
         "clientJobId": "stolen",
         "state": "Completed",
     },
+    "PUT /reporttemplates/v1/content/{report_template_id}": {"name": "stolen", "isArchived": False},
+    "PUT /reporttemplates/v1/metadata/{report_template_id}": {"stolen": True},
+    "PUT /trigger/v2/{trigger_id}": {"name": "stolen"},
 }
 #: Lists by a criterion rather than by an id: nothing found is an empty list.
 LISTS = {"GET /jobs/v1/workflow/{workflow_id}"}
@@ -54,6 +58,9 @@ REFUSED = {
     "POST /sync/v1/quarantine/{quarantine_id}/apply": "malformed-json",
     "POST /scheduledjobs/v1/{scheduled_job_id}/claim": "users-only",
     "POST /scheduledjobs/v1/{scheduled_job_id}/release": "not-assigned",
+    "POST /reportgenerator/v1/generate/{report_template_id}": "invalid-parameter",
+    "POST /trigger/v2/{trigger_id}/execute": "invalid-parameter",
+    "POST /trigger/v2/{trigger_id}/deliveries/replay": "invalid-parameter",
 }
 #: Policies that owners do not meet, and a permission that does.
 NOT_OWNERS = {"Workflow_Approve": "APPROVER"}
@@ -65,6 +72,7 @@ ELSEWHERE = {
     ("/scheduledjobs/", "task_id"): "scheduled_task_id",
     ("/group/", "group_id"): "other_group_id",
     ("/workflows/v2/{version_id}/activate", "version_id"): "active_version_id",
+    ("/reporttemplates/", "version_id"): "report_version_id",
 }
 
 
@@ -91,6 +99,10 @@ class Ids(NamedTuple):
     collection_upload_id: str
     scheduled_job_id: str
     scheduled_task_id: str
+    trigger_id: str
+    delivery_id: str
+    report_template_id: str
+    report_version_id: str
 
     def address(self, route: Route) -> str:
         """The route's address with these ids."""
@@ -146,7 +158,24 @@ def populate(team: Team, name: str) -> Ids:
         )["id"],
         scheduled_job_id=scheduled["jobId"],
         scheduled_task_id=scheduled["tasks"][0]["taskId"],
+        trigger_id=(trigger_id := _make_trigger(team, name)),
+        delivery_id=delivery_of(team, trigger_id, attempt("failed")),
+        report_template_id=(template := _make_template(team, name))["reportTemplateId"],
+        report_version_id=template["template"]["templateId"],
     )
+
+
+def _make_trigger(team: Team, name: str) -> str:
+    """A trigger that sends nothing: it is disabled."""
+    body = {"name": name, "triggerType": "Http", "disabled": True}
+    return str(_made(team, "/trigger/v2", body)["triggerId"])
+
+
+def _make_template(team: Team, name: str) -> Document:
+    """A report template, the team's default, as the list prints it."""
+    made = _made(team, "/reporttemplates/v1/content", {"name": name, "bodyContent": f"<p>{name}</p>"})
+    team.put(f"/reporttemplates/v1/default/{made['reportTemplateId']}")
+    return dict(team.get("/reporttemplates/v1").json()[0])
 
 
 def _made(team: Team, path: str, body: Document) -> Document:
@@ -222,6 +251,10 @@ def state(team: Team, ids: Ids) -> list[str]:
         f"/workflows/v2/upload/{ids.workflow_upload_id}",
         "/collections/v1/collection",
         "/scheduledjobs/v1",
+        "/trigger/v2",
+        f"/trigger/v2/{ids.trigger_id}/deliveries",
+        "/reporttemplates/v1/default",
+        f"/reporttemplates/v1/{ids.report_template_id}/versions",
     ]
     upload = team.request("HEAD", f"/attachments/v1/tus/{ids.tus_id}", headers=TUS)
     # Without what changes by itself: addresses are signed anew, and a worker makes thumbnails.
@@ -341,6 +374,7 @@ def test_what_another_team_has_cannot_be_named_in_a_body(
     before, own = state(team, mine), state(intruder, theirs)
     group, workflow = f"/api/group/{theirs.group_id}", f"/workflows/v2/{theirs.workflow_id}"
     assigned = {"assignedUserIds": [mine.user_id]}
+    trigger = f"/trigger/v2/{theirs.trigger_id}"
     for answer in (
         intruder.put(f"{group}/users", json=[mine.user_id]),
         intruder.put(workflow, json={"liveObjectIds": [mine.user_id]}),
@@ -352,6 +386,24 @@ def test_what_another_team_has_cannot_be_named_in_a_body(
         intruder.post("/collections/v1/upload", json={"fileSize": 4, "collectionId": mine.collection_id}),
         intruder.post("/scheduledjobs/v1", json={"name": "x", **assigned}),
         intruder.put(f"/scheduledjobs/v1/{theirs.scheduled_job_id}/assignedUsers", json=assigned),
+        intruder.put(trigger, json={"objectIds": [mine.user_id]}),
+        intruder.put(trigger, json={"objectIds": [mine.group_id]}),
+        intruder.put(trigger, json={"reportTemplateId": mine.report_template_id}),
+        intruder.post(f"{trigger}/execute?clientJobId={mine.client_job_id}"),
+        intruder.post(f"{trigger}/execute?jobId={mine.job_id}"),
+        intruder.get(f"{trigger}/deliveries/{mine.delivery_id}"),
+        intruder.post("/teamsettings/v1", json={"Reports": {"DefaultReport": mine.report_template_id}}),
+        intruder.post(f"/reportgenerator/v1/generate?jobId={mine.job_id}"),
+        intruder.post(f"/reportgenerator/v1/generate?jobId={mine.client_job_id}"),
+        intruder.post(f"/reportgenerator/v1/generate/{theirs.report_template_id}?jobId={mine.job_id}"),
+        intruder.post(f"/reportgenerator/v1/generate/{mine.report_template_id}?jobId={theirs.job_id}"),
+        intruder.post(
+            "/reporttemplates/v1/preview", json={"clientJobId": mine.client_job_id, "bodyContent": "x"}
+        ),
+        intruder.post(
+            "/reporttemplates/v1/preview",
+            json={"clientJobId": theirs.client_job_id, "reportTemplateId": mine.report_template_id},
+        ),
     ):
         assert answer.status_code in (404, 422), (str(answer.request.url), answer.text)
     assert state(intruder, theirs) == own

@@ -65,12 +65,17 @@ def work_through(talk: Conversation) -> None:
         everywhere(section)
     workflows(talk)
     collections(talk)
+    report_templates(talk)
+    triggers(talk)
     ask("10.8")
     jobs(talk)
+    for section in ("7.1", "7.2", "8.1"):
+        everywhere(section)
     scheduled_jobs(talk)
     ask("6.7")
     ask("6.14", body="@pausedJob", known={"pausedJob": "incomplete"})
     everywhere("6.13")
+    everywhere("9.5")
     for section in ("6.8", "10.7", "4.5", "14.6", "14.7"):
         ask(section)
     everywhere("5.7")
@@ -119,6 +124,19 @@ def collections(talk: Conversation) -> None:
     talk.upload("4.6.3", "4.6.4", table(153_600))
     talk.wait_until("4.1", "collections.0.headerNames.0")
     for section in ("4.1", "4.2", "4.3"):
+        talk.everywhere(section)
+
+
+def report_templates(talk: Conversation) -> None:
+    """A template that is the default for a while."""
+    for section in ("9.8", "9.6", "9.4", "9.7", "9.10", "9.9", "9.1", "9.2", "9.3"):
+        talk.everywhere(section)
+
+
+def triggers(talk: Conversation) -> None:
+    """A trigger that stays disabled."""
+    talk.ask("12.3")
+    for section in ("12.4", "12.5", "12.6", "12.1", "12.2"):
         talk.everywhere(section)
 
 

@@ -9,7 +9,7 @@ import pytest
 from storage.database import Connection, Database, open_database
 from storage.queries import tasks as queries
 from storage.queries.tasks import MAX_ATTEMPTS, TaskRow, enqueue
-from storage.queue import Task, TaskQueue, new_lease
+from storage.queue import Ending, Task, TaskQueue, new_lease
 
 T = TypeVar("T")
 
@@ -47,14 +47,22 @@ class Queue:
     def run(self, method: Callable[..., Any], *arguments: Any) -> Any:
         return self.runner.run(method(*arguments))
 
-    def done(self, task: Task, now: int = NOW) -> bool:
-        return bool(self.run(self.queue.done, key(task), self.mine, now))
+    def end(self, task: Task, state: Any, now: int = NOW, **how: Any) -> bool:
+        ending = Ending(key(task), state, **how)
+        held, taken = self.runner.run(self.queue.turn([ending], {}, self.mine, now, now))
+        assert not taken
+        return held == {key(task)}
 
-    def fail(self, task: Task, retry_at: int | None, now: int = NOW) -> bool:
-        return bool(self.run(self.queue.fail, key(task), self.mine, "why", retry_at, now))
+    def done(self, task: Task, now: int = NOW) -> bool:
+        return self.end(task, "done", now)
+
+    def fail(self, task: Task, retry_at: int | None, now: int = NOW, error: str = "why") -> bool:
+        if retry_at is None:
+            return self.end(task, "dead", now, error=error)
+        return self.end(task, "waits", now, error=error, run_at=retry_at)
 
     def release(self, task: Task, run_at: int = NOW) -> bool:
-        return bool(self.run(self.queue.release, key(task), self.mine, run_at, NOW))
+        return self.end(task, "waits", run_at=run_at, counted=False)
 
     def all(self, state: str | None = None, team: int = 1) -> list[TaskRow]:
         return self.runner.run(self.database.read(queries.page, team, state, 0, 100))
@@ -274,6 +282,9 @@ def test_a_task_that_ends_its_workers_dies(queue: Queue) -> None:
     for attempt in range(MAX_ATTEMPTS):
         assert len(queue.claim(now=NOW + attempt * LEASE)) == 1
     assert queue.claim(now=NOW + MAX_ATTEMPTS * LEASE) == []
+    assert queue.run(queue.queue.bury, ["k"], NOW + MAX_ATTEMPTS * LEASE - 1) == []
+    assert queue.run(queue.queue.bury, ["other"], NOW + MAX_ATTEMPTS * LEASE) == []
+    assert subjects(queue.run(queue.queue.bury, ["k"], NOW + MAX_ATTEMPTS * LEASE)) == ["poison"]
     (row,) = queue.all("dead")
     assert "vanished" in (row.error or "")
 
@@ -341,7 +352,7 @@ def test_what_is_handed_back_is_taken_again_and_has_lost_no_attempt(queue: Queue
 def test_an_error_is_cut_and_may_hold_anything(queue: Queue) -> None:
     queue.enqueue("s")
     (task,) = queue.claim()
-    queue.run(queue.queue.fail, key(task), queue.mine, "a\0\U0001f4a5" + "x" * 5_000, None, NOW)
+    queue.fail(task, None, error="a\0\U0001f4a5" + "x" * 5_000)
     (row,) = queue.all("dead")
     assert row.error is not None
     assert row.error.startswith("a\U0001f4a5x")

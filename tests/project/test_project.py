@@ -83,7 +83,9 @@ def test_changes_are_logged() -> None:
 
 
 def test_every_code_of_a_refusal_is_documented() -> None:
-    documented = text_of("docs/protocol.md") + text_of("docs/resources.md")
+    documented = "".join(
+        text_of(f"docs/{name}.md") for name in ("protocol", "resources", "reports", "triggers")
+    )
     assert sorted(code for code in codes() if f"`{code}`" not in documented) == []
 
 

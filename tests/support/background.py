@@ -29,7 +29,8 @@ async def main(data: Path, journal: Path, seconds: float) -> None:
         await asyncio.sleep(seconds)
         note("ended", task)
 
-    await work(Settings(data=data, lease_seconds=LEASE_SECONDS), {KIND: handler})
+    settings = Settings.from_environment(data=data, lease_seconds=LEASE_SECONDS)
+    await work(settings, {KIND: handler})
 
 
 if __name__ == "__main__":

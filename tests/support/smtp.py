@@ -45,25 +45,30 @@ class MailServer:
 
     Attributes:
         on_recipient: what RCPT is answered instead of 250.
+        refused: the same for single addresses.
         on_data: what the mail is answered instead of 250; ``close`` hangs up, ``hang`` says nothing.
+        data_seconds: how long it looks at a mail before it answers.
     """
 
     port: int = 0
     certificate: Path = Path()
     on_recipient: str = ""
+    refused: dict[str, str] = field(default_factory=dict)
     on_data: str = ""
+    data_seconds: float = 0
     received: list[Received] = field(default_factory=list)
     connections: list[Any] = field(default_factory=list)
 
     async def handle_RCPT(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
-        if self.on_recipient:
-            return self.on_recipient
+        if self.on_recipient or address in self.refused:
+            return self.on_recipient or self.refused[address]
         envelope.rcpt_tos.append(address)
         return "250 OK"
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        await asyncio.sleep(self.data_seconds)
         if self.on_data == "hang":
             await asyncio.sleep(60)
         if self.on_data == "close":

@@ -1,6 +1,8 @@
 """The named steps of a job: what the tablet did not send, the workflow says; what it sent stays."""
 
-from server.jobs.steps import KeptNames, Names, named_steps
+from server.jobs.names import KeptNames
+from server.jobs.steps import named_steps
+from sync.facts import Names
 from tests.support.app import Document
 
 KNOWN: Names = {

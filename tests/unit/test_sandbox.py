@@ -245,6 +245,30 @@ asyncio.run(main())
     assert answer.stdout == "0 True\n", answer.stderr
 
 
+def test_every_worker_is_warmed_up_before_its_first_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "_MAX_TASKS", 1)
+
+    async def scene() -> None:
+        pool = Sandbox(1, warm_up=partial(os.umask, 0o13))
+        try:
+            assert [await pool.run(os.umask, 0) for _ in range(3)] == [0o13] * 3
+        finally:
+            await pool.close()
+
+    asyncio.run(scene())
+
+
+def test_a_worker_that_cannot_be_warmed_up_reads_files_all_the_same() -> None:
+    async def scene() -> None:
+        pool = Sandbox(1, warm_up=partial(int, "no number"))
+        try:
+            assert await pool.run(os.getpid) != os.getpid()
+        finally:
+            await pool.close()
+
+    asyncio.run(scene())
+
+
 def test_closing_ends_the_workers_at_once_whatever_they_do() -> None:
     async def scene(pool: Sandbox) -> None:
         pids = {await pool.run(os.getpid) for _ in range(8)}

@@ -225,6 +225,55 @@ def test_stopping_waits_for_what_runs(play: Play) -> None:
     play(scenario)
 
 
+def test_while_stopping_a_task_stays_ours_although_its_lease_is_short(play: Play) -> None:
+    async def scenario(bench: Bench) -> None:
+        runs = 0
+
+        async def handler(_task: Task) -> None:
+            nonlocal runs
+            runs += 1
+            await asyncio.sleep(2.5)
+
+        worker = bench.start({"k": handler}, lease_seconds=1)
+        await bench.enqueue()
+        await bench.until("running")
+        bench.start({"k": handler}, lease_seconds=1)
+        await worker.stop()
+        (row,) = await bench.until("done")
+        assert (runs, row.attempts) == (1, 1)
+
+    play(scenario)
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("how", ["fails twelve times", "gives up", "its workers vanish"])
+def test_when_a_task_dies_its_kind_hears_of_it(play: Play, how: str) -> None:
+    async def scenario(bench: Bench) -> None:
+        dead: list[str] = []
+        heard = asyncio.Event()
+
+        async def handler(_task: Task) -> None:
+            raise GiveUp("no") if how == "gives up" else LookupError("no")
+
+        async def died(task: Task) -> None:
+            dead.append(task.subject)
+            heard.set()
+            raise LookupError("which keeps no task alive")
+
+        await bench.enqueue("photo")
+        if how == "its workers vanish":
+            for attempt in range(12):
+                moment = now() + attempt
+                await bench.queue.claim({"k": 1}, new_lease(), moment + 1, moment)
+        bench.start({"k": handler}, on_dead={"k": died}, lease_seconds=0.3)
+        await bench.until("dead")
+        async with asyncio.timeout(WAIT_SECONDS):
+            await heard.wait()
+        assert dead == ["photo"]
+
+    play(scenario)
+
+
 def test_stopping_hands_back_what_does_not_end(play: Play) -> None:
     async def scenario(bench: Bench) -> None:
         worker = bench.start({"k": hang}, stop_seconds=0.05)

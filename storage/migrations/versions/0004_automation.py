@@ -128,6 +128,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_reports_fingerprint", "reports", ["team_id", "job_id", "fingerprint"], unique=True)
     op.create_index("ix_reports_job", "reports", ["team_id", "job_id", "report_id"], unique=False)
+    op.create_index("ix_reports_requested", "reports", ["requested_at"], unique=False)
     op.create_table(
         "triggers",
         sa.Column("team_id", TeamId, autoincrement=False, nullable=False),
@@ -152,11 +153,29 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("team_id", "trigger_id", name=op.f("pk_triggers")),
     )
     op.create_index("ix_triggers_failing", "triggers", ["failing_since"], unique=False)
+    # One kind's backlog hides no other's, and what may be taken is found in one statement.
+    waiting = _where("state IN ('ready', 'retry')")
+    op.drop_index("ix_tasks_due", table_name="tasks")
+    op.create_index("ix_tasks_due", "tasks", ["kind", "run_at"], unique=False, **waiting)
+    op.create_index("ix_tasks_teams", "tasks", ["kind", "team_id", "run_at"], unique=False, **waiting)
+    op.create_index(
+        "ix_tasks_running",
+        "tasks",
+        ["team_id", "kind", "subject"],
+        unique=False,
+        **_where("state = 'running'"),
+    )
     op.add_column("teams", sa.Column("wanted_events", sa.Integer(), server_default="0", nullable=False))
 
 
 def downgrade() -> None:
     op.drop_column("teams", "wanted_events")
+    op.drop_index("ix_tasks_running", table_name="tasks")
+    op.drop_index("ix_tasks_teams", table_name="tasks")
+    op.drop_index("ix_tasks_due", table_name="tasks")
+    op.create_index(
+        "ix_tasks_due", "tasks", ["run_at"], unique=False, **_where("state IN ('ready', 'retry')")
+    )
     for table in (
         "triggers",
         "reports",
