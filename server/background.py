@@ -29,9 +29,10 @@ from storage.database import Database, Unavailable, open_database
 from storage.queries import attachments, tokens
 from storage.queries import reports as report_queries
 from storage.queries.collections import IMPORT
-from storage.queries.deliveries import DELIVER
+from storage.queries.deliveries import DELIVER, PREPARE
 from storage.queries.reports import GENERATE
 from storage.queries.secrets import shared_secret
+from storage.queries.triggers import MATCH
 from storage.queue import Task, TaskQueue
 from sync.ingest import Ingest
 
@@ -129,6 +130,8 @@ class Background:
             concurrency[kind] = settings.media_workers
         concurrency[GENERATE] = settings.report_workers
         concurrency[DELIVER] = delivering.CONCURRENCY
+        for kind in (MATCH, PREPARE):
+            concurrency[kind] = matching.CONCURRENCY
         self.worker = Worker(
             TaskQueue(database),
             handlers,

@@ -4,6 +4,7 @@ import logging
 import os
 from dataclasses import dataclass, field, fields
 from email.utils import parseaddr
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 from urllib.parse import SplitResult, urlsplit
@@ -139,6 +140,7 @@ class Settings:
         if settings.worker not in ("embedded", "none"):
             raise InvalidSetting(f"FIELDSYNC_WORKER takes embedded or none, not {settings.worker!r}")
         _check_accounts(settings)
+        _check_webhooks(settings)
         return settings
 
     def environment(self) -> dict[str, str]:
@@ -204,6 +206,24 @@ def _check_accounts(settings: Settings) -> None:
                 "FIELDSYNC_REDIRECT_URIS takes addresses with https:// or a scheme with a dot, without #, "
                 f"not {address!r}"
             )
+
+
+def _check_webhooks(settings: Settings) -> None:
+    """Where webhooks may go.
+
+    Raises:
+        InvalidSetting: a network or port that is none.
+    """
+    for network in settings.webhook_networks:
+        try:
+            ip_network(network)
+        except ValueError as error:
+            raise InvalidSetting(
+                f"FIELDSYNC_WEBHOOK_NETWORKS takes networks like 10.1.0.0/16: {error}"
+            ) from None
+    for port in settings.webhook_ports:
+        if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65_536):
+            raise InvalidSetting(f"FIELDSYNC_WEBHOOK_PORTS takes numbers from 1 to 65535, not {port!r}")
 
 
 def _parts(name: str, address: str) -> SplitResult:

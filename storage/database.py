@@ -38,6 +38,8 @@ T = TypeVar("T")
 #: PostgreSQL: serialization failure, deadlock.
 _RETRY_STATES = {"40001", "40P01"}
 _NOT_IN_REPERTOIRE = "22021"
+#: No such database, role or password; it is starting, stopping, full of connections or out of room.
+_NOT_NOW = ("08", "28", "3D", "53", "57P")
 _SQLITE_BUSY_MS = 15_000
 _ATTEMPTS = 5
 _TRY_LOCK = text("SELECT pg_try_advisory_lock(:number)")
@@ -293,7 +295,8 @@ def _from_postgresql(error: DBAPIError) -> Exception:
         return Contended(str(error.orig))
     if state == _NOT_IN_REPERTOIRE:
         return Unstorable("A text may not hold a NUL.")
-    if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated:
+    known = str(state or "").startswith(_NOT_NOW)
+    if known or isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated:
         return Unavailable(str(error.orig))
     return error
 

@@ -15,7 +15,7 @@ from server.auth.principal import Principal
 from server.clock import now
 from server.errors import Problem
 from server.http import json_response
-from server.report_templates.loading import CONTENT_TYPE, Contents, Options, check, readable, stored_options
+from server.report_templates.loading import CONTENT_TYPE, check, readable
 from server.report_templates.shapes import (
     POLICY,
     TAGS,
@@ -28,6 +28,7 @@ from server.report_templates.shapes import (
     printed,
     with_metadata,
 )
+from server.reports.loading import Contents, Options, stored_options
 from server.workflows.intake import truth
 from storage.blobs import BlobStore, new_key
 from storage.database import Connection, Contended, Database

@@ -1,63 +1,18 @@
-"""The contents of report templates: files of the blob store, checked before they are kept."""
+"""The contents of report templates, as answers and before they are kept: read, and checked in the printer's pool."""
 
-import asyncio
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
-
-import msgspec
+from typing import Any, TypeVar
 
 from media.pdf import Template, TemplateProblem, check_template
 from media.sandbox import Interrupted, Refused, Sandbox
 from server.errors import Problem
+from server.reports.loading import Contents, load_contents
 from storage.blobs import BlobNotFound, BlobStore
 from storage.queries.report_templates import VersionRow
 
 T = TypeVar("T")
 
 CONTENT_TYPE = "text/html"
-
-
-class Contents(NamedTuple):
-    """The two texts of a version."""
-
-    header: str
-    body: str
-
-
-class Options(msgspec.Struct, rename="camel"):
-    """``options`` as they are kept and printed (section 9.1); the height of the header in CSS pixels."""
-
-    is_landscape: bool
-    title: str
-    header_height: int
-    hide_footer: bool
-
-
-def stored_options(version: VersionRow) -> Options:
-    """The options of a version."""
-    return msgspec.json.decode(version.options, type=Options)
-
-
-async def load_contents(blobs: BlobStore, version: VersionRow) -> Contents:
-    """What the files of a version hold.
-
-    Raises:
-        BlobNotFound: a file is missing, which is damage: versions are kept for ever.
-    """
-    header, body = await asyncio.gather(_text(blobs, version.header_key), _text(blobs, version.body_key))
-    return Contents(header, body)
-
-
-def template_of(contents: Contents, options: Options) -> Template:
-    """Contents and options in the printer's form."""
-    return Template(
-        contents.body,
-        contents.header,
-        options.title,
-        options.is_landscape,
-        options.header_height,
-        options.hide_footer,
-    )
 
 
 async def readable(blobs: BlobStore, version: VersionRow) -> Contents:
@@ -109,7 +64,3 @@ async def in_sandbox(printing: Sandbox, function: Callable[..., T], *args: Any) 
             "printing-interrupted",
             "The printer was interrupted, which is not the template's fault. Try again.",
         ) from None
-
-
-async def _text(blobs: BlobStore, key: str) -> str:
-    return b"".join([piece async for piece in blobs.get(key)]).decode()

@@ -15,14 +15,7 @@ from server.auth.principal import Principal
 from server.errors import Problem
 from server.http import JSON
 from server.jobs.reading import not_found as job_not_found
-from server.report_templates.loading import (
-    Contents,
-    Options,
-    in_sandbox,
-    readable,
-    stored_options,
-    template_of,
-)
+from server.report_templates.loading import in_sandbox, readable
 from server.report_templates.shapes import (
     NO_STORE,
     POLICY,
@@ -35,6 +28,7 @@ from server.report_templates.shapes import (
     not_found,
 )
 from server.reports.context import local_files, report_context
+from server.reports.loading import Contents, Options, stored_options, template_of
 from storage.blobs import BlobStore, content_disposition
 from storage.database import Connection, Database
 from storage.queries import jobs as job_queries

@@ -10,7 +10,8 @@ from litestar import Request
 from server import bodies
 from server.auth.principal import Principal
 from server.errors import Problem
-from server.report_templates.loading import CONTENT_TYPE, Contents, Options
+from server.report_templates.loading import CONTENT_TYPE
+from server.reports.loading import Contents, Options
 from server.workflows.intake import Truth, truth
 from storage.blobs import BlobStore
 from storage.queries.report_templates import TemplateRow, VersionRow

@@ -1,6 +1,7 @@
-"""The template that a report is made with."""
+"""The contents of templates: files of the blob store, and what is printed with them."""
 
 import asyncio
+from typing import NamedTuple
 
 import msgspec
 
@@ -9,25 +10,53 @@ from storage.blobs import BlobStore
 from storage.queries.report_templates import VersionRow
 
 
-class _Options(msgspec.Struct, rename="camel"):
-    """``options`` as a version keeps them (section 9.1)."""
+class Contents(NamedTuple):
+    """The two texts of a version."""
 
-    is_landscape: bool = False
-    title: str = ""
-    header_height: int = 0
-    hide_footer: bool = False
+    header: str
+    body: str
 
 
-async def load_template(blobs: BlobStore, version: VersionRow) -> Template:
-    """A version, to be printed.
+class Options(msgspec.Struct, rename="camel"):
+    """``options`` as they are kept and printed (section 9.1); the height of the header in CSS pixels."""
+
+    is_landscape: bool
+    title: str
+    header_height: int
+    hide_footer: bool
+
+
+def stored_options(version: VersionRow) -> Options:
+    """The options of a version."""
+    return msgspec.json.decode(version.options, type=Options)
+
+
+async def load_contents(blobs: BlobStore, version: VersionRow) -> Contents:
+    """What the files of a version hold.
 
     Raises:
-        BlobNotFound: a file of it is missing, which is damage: versions are kept for ever.
+        BlobNotFound: a file is missing, which is damage: versions are kept for ever.
         BlobsUnavailable: the store does not give it now.
     """
     header, body = await asyncio.gather(_text(blobs, version.header_key), _text(blobs, version.body_key))
-    options = msgspec.json.decode(version.options, type=_Options)
-    return Template(body, header, *msgspec.structs.astuple(options))
+    return Contents(header, body)
+
+
+def template_of(contents: Contents, options: Options) -> Template:
+    """Contents and options in the printer's form."""
+    return Template(
+        contents.body,
+        contents.header,
+        options.title,
+        options.is_landscape,
+        options.header_height,
+        options.hide_footer,
+    )
+
+
+async def load_template(blobs: BlobStore, version: VersionRow) -> Template:
+    """A version, to be printed; raises as :func:`load_contents`."""
+    return template_of(await load_contents(blobs, version), stored_options(version))
 
 
 async def _text(blobs: BlobStore, key: str) -> str:

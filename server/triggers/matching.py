@@ -19,6 +19,10 @@ from storage.queries.users import user_by_id
 from storage.queue import Task
 from sync.facts import job_facts
 
+#: Events that are matched, and deliveries that are prepared, at once. Each is a transaction or two, and those of several
+#: share a commit.
+CONCURRENCY = 32
+
 _HOUR = 3600 * 1_000_000
 _MEDIA_COMPLETE = "job.mediaComplete"
 

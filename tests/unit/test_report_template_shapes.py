@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.errors import Problem
-from server.report_templates.loading import Options
 from server.report_templates.shapes import MAX_METADATA, AskedOptions, with_metadata
+from server.reports.loading import Options
 
 _keys = st.sampled_from(["a", "b", "c", "ä"])
 _values = st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=3) | st.just({"b": [1, None]})

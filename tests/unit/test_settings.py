@@ -109,6 +109,30 @@ def test_an_address_for_mails_or_signing_in_that_cannot_be_used_is_refused_by_na
     assert "smtp://host:port" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("webhook_networks", ("10.1.0.0/33",)),
+        ("webhook_networks", ("example.com",)),
+        ("webhook_networks", ("10.1.0.1/16",)),
+        ("webhook_ports", ("0",)),
+        ("webhook_ports", ("65536",)),
+        ("webhook_ports", ("443", "https")),
+        ("webhook_ports", ("٤٤٣",)),
+    ],
+)
+def test_a_network_or_port_for_webhooks_that_is_none_is_refused_by_name(setting: str, value: object) -> None:
+    with pytest.raises(InvalidSetting, match=f"FIELDSYNC_{setting.upper()}"):
+        Settings.from_environment(**{setting: value})
+
+
+def test_networks_and_ports_for_webhooks_are_taken() -> None:
+    settings = Settings.from_environment(
+        webhook_networks=("10.1.0.0/16", "fd00::/8"), webhook_ports=("443", "8443")
+    )
+    assert settings.webhook_ports == ("443", "8443")
+
+
 def test_addresses_for_mails_and_signing_in_are_taken() -> None:
     settings = Settings.from_environment(
         smtp_url="smtp://sync%40example.com:p%40ss@mail.example.com:587",
