@@ -7,7 +7,12 @@ _MINUTE_US = 60 * 1_000_000
 
 
 def local(moment: int, zone: str) -> str:
-    """A time as people of the team read it, with its zone."""
+    """A time as people of the team read it, with its zone.
+
+    Raises:
+        ValueError: it is in no year from 1 to 9999. Tablets send such times: what stands at the edge of the
+            calendar in its own zone is beyond it in ours.
+    """
     seconds = moment // 1_000_000
     try:
         local = datetime.fromtimestamp(seconds, ZoneInfo(zone))

@@ -39,6 +39,12 @@ _MAX_SUBJECT = 200
 #: It wants a password, another one, or TLS (RFC 4954, 6): nothing is wrong with the mail.
 _FOR_THE_OPERATOR = {530, 534, 535, 538}
 _DOMAIN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
+#: What stands before the @ without quotes (RFC 5322, 3.2.3), and beyond ASCII whatever prints (RFC 6531, 3.3).
+_LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\x80-\U0010ffff-]+")
+#: Programs decode what begins so, also in addresses, and might find the end of a line in it (RFC 2047, 2).
+_ENCODED_WORD = "=?"
+#: What a server says of an address beyond ASCII that it cannot take (RFC 6531, 3.5).
+_NOT_ALLOWED = 553
 
 
 class Attachment(NamedTuple):
@@ -94,7 +100,8 @@ class Mailer:
         """Hand the mail over. ``message_id``: the same at every attempt, so that a reader can drop doubles.
 
         Returns:
-            What the server answered about each address that it refused while it took the mail for others.
+            What the server answered about each address that it refused while it took the mail for others;
+                553 for those that it cannot take as they are not ASCII.
 
         Raises:
             MailFailed: it was not taken. Permanent is what the server refuses for good (5xx) about this mail
@@ -167,8 +174,6 @@ class Mailer:
         except (aiosmtplib.SMTPSenderRefused, aiosmtplib.SMTPDataError) as error:
             what = "the sender" if isinstance(error, aiosmtplib.SMTPSenderRefused) else "the mail"
             raise _refused(error.code, what) from None
-        except aiosmtplib.SMTPNotSupported:
-            raise MailFailed("the mail server does not take such addresses", permanent=True) from None
         except aiosmtplib.SMTPResponseException as error:
             # Its text may quote what we sent, and with that a password.
             raise MailFailed(f"the mail server does not let us in: {error.code}") from None
@@ -214,25 +219,38 @@ class Mailer:
 
 
 async def _hand(client: aiosmtplib.SMTP, message: EmailMessage) -> tuple[int, ...]:
-    """What ``client.send_message`` does, which keeps the event loop waiting while it puts a large mail together."""
+    """What ``client.send_message`` does, which keeps the event loop waiting while it puts a large mail together.
+
+    A server that takes no addresses beyond ASCII gets the mail for the others, in which they are not named.
+    """
     sender = message["From"].addresses[0].addr_spec
-    recipients = [address.addr_spec for address in message["To"].addresses]
+    to: list[Address] = list(message["To"].addresses)
+    left_out: list[Address] = []
     options = []
-    policy = message.policy
+    policy = SMTP
     if client.last_ehlo_response is None:
         await client.ehlo()
-    if not "".join((sender, *recipients)).isascii():
-        if not client.supports_extension("smtputf8"):
-            raise aiosmtplib.SMTPNotSupported("no SMTPUTF8")
-        options.append("SMTPUTF8")
-        policy = SMTPUTF8
+    if client.supports_extension("smtputf8"):
+        if not all(address.addr_spec.isascii() for address in (message["From"].addresses[0], *to)):
+            options.append("SMTPUTF8")
+            policy = SMTPUTF8
+    elif not sender.isascii():
+        raise MailFailed("the mail server does not take the address of the sender: it knows no SMTPUTF8")
+    else:
+        left_out = [address for address in to if not address.addr_spec.isascii()]
+        if len(left_out) == len(to):
+            raise MailFailed("the mail server does not take such addresses", permanent=True)
+        if left_out:
+            to = [address for address in to if address.addr_spec.isascii()]
+            message.replace_header("To", to)
     if client.supports_extension("8bitmime"):
         options.append("BODY=8BITMIME")
     else:
         policy = policy.clone(cte_type="7bit")
     content = await asyncio.to_thread(message.as_bytes, policy=policy)
+    recipients = [address.addr_spec for address in to]
     refused, _ = await client.sendmail(sender, recipients, content, mail_options=options)
-    return tuple(answer.code for answer in refused.values())
+    return (*(answer.code for answer in refused.values()), *(_NOT_ALLOWED for _ in left_out))
 
 
 async def _log_in(client: aiosmtplib.SMTP, username: str, password: str) -> None:
@@ -250,6 +268,14 @@ def one_line(text: str) -> str:
 def is_address(text: str) -> bool:
     """Whether a mail can be sent to it."""
     return _address(text, "") is not None
+
+
+def mailbox(text: str) -> str:
+    """What is the same for two spellings of one address: case does not count, nor how a domain beyond ASCII is
+    written. What is no address is its own.
+    """
+    address = _address(text, "")
+    return (address.addr_spec if address is not None else text).casefold()
 
 
 def to_html(text: str) -> str:
@@ -272,10 +298,8 @@ def _encodable(text: str) -> str:
 
 def _address(spec: str, name: str) -> Address | None:
     """The address, with its domain in ASCII; None if it is none."""
-    if _CONTROLS.search(spec) or any(character in spec for character in " <>,;:\"'()[]\\"):
-        return None
     local, _, domain = spec.rpartition("@")
-    if not local or not domain or "@" in local:
+    if not _LOCAL_PART.fullmatch(local) or not local.isprintable() or _ENCODED_WORD in local:
         return None
     try:
         ascii_domain = domain.encode("idna").decode()

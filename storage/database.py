@@ -101,7 +101,7 @@ class Database:
         else:
             # Statements differ by little more than the length of an IN list (padded to powers of two),
             # so asyncpg's cache of prepared statements holds them all.
-            self._reader = create_async_engine(url, pool_size=10, max_overflow=10)
+            self._reader = create_async_engine(url, pool_size=10, max_overflow=10, hide_parameters=True)
 
     def _open_sqlite(self) -> None:
         path = self.url.database or ""
@@ -113,12 +113,14 @@ class Database:
             # One connection, used by one thread at a time; NullPool would reopen the file each time.
             poolclass=StaticPool,
             connect_args={"check_same_thread": False, "cached_statements": 512},
+            # Secrets are among the values; errors end in logs and in the list of tasks.
+            hide_parameters=True,
         )
         event.listen(self._write_engine, "connect", _prepare_writer)
         event.listen(self._write_engine, "begin", _begin_immediate)
         self._writer = SqliteWriter(self._write_engine, ENQUEUED, self._tell)
         self._reader = create_async_engine(
-            self.url.set(drivername="sqlite+aiosqlite"), pool_size=4, max_overflow=4
+            self.url.set(drivername="sqlite+aiosqlite"), pool_size=4, max_overflow=4, hide_parameters=True
         )
         event.listen(self._reader.sync_engine, "connect", _prepare_reader)
 

@@ -33,6 +33,7 @@ from sync.bodies import compress, compress_all
 from sync.edits import FORMAT, Job, pack
 from sync.errors import SyncError
 from sync.facts import job_facts
+from sync.fitting import MAX_FACTS, fitted
 from sync.items import PushItem, RefusedItem
 from sync.view import finished, text_of
 
@@ -164,7 +165,10 @@ class Writes:
         for event, view in self.told:
             if event.type == "job.updated" and (event.job_id, event.rev) in completed:
                 continue
-            facts = job_facts(msgspec.json.decode(view))
+            # Of a job's media nothing is delivered: what waits for it is found by the job.
+            facts: Mapping[str, Any] = {"jobId": event.job_id}
+            if event.type != "job.mediaComplete":
+                facts = fitted(job_facts(msgspec.json.decode(view)), MAX_FACTS)
             trigger_queries.match(
                 connection, self.team_id, event.event_id, event.type, event.rev, facts, event.created_at
             )

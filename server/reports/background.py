@@ -60,7 +60,7 @@ def handlers(
         except BlobsUnavailable:
             raise Retry(_RETRY_SECONDS) from None
         except (_Failed, TemplateProblem, Refused) as failure:
-            await database.write(queries.failed, task.team_id, row.report_id, _reason(failure), now())
+            await database.settle(queries.failed, task.team_id, row.report_id, _reason(failure), now())
             return
         except Exception as error:
             if task.attempts >= MAX_ATTEMPTS:
@@ -69,7 +69,7 @@ def handlers(
                     if isinstance(error, Interrupted)
                     else "An error on our side; it was logged."
                 )
-                await database.write(queries.failed, task.team_id, row.report_id, reason, now())
+                await database.settle(queries.failed, task.team_id, row.report_id, reason, now())
             raise  # tried again, or for an administrator to see
 
         def done(connection: Connection) -> bool:
@@ -82,7 +82,7 @@ def handlers(
                 now=now(),
             )
 
-        if not await database.write(done):
+        if not await database.settle(done):
             await blobs.delete([row.blob_key])  # the job was deleted meanwhile
 
     return {GENERATE: generate}

@@ -9,7 +9,7 @@ import msgspec
 
 from server.clock import now
 from server.local_time import local, span
-from server.mail import Attachment, Mail, Mailer, MailFailed, is_address, one_line
+from server.mail import Attachment, Mail, Mailer, MailFailed, is_address, mailbox, one_line
 from server.settings import Settings
 from server.triggers.matching import user_id_of
 from storage.blobs import BlobNotFound, BlobStore, BlobsUnavailable
@@ -136,7 +136,7 @@ def recipients(options: Mapping[str, Any], user: UserRow | None) -> tuple[list[s
         given.append(user.email_address.strip())
     known: dict[str, str] = {}
     for address in filter(None, given):
-        known.setdefault(address.casefold(), address)
+        known.setdefault(mailbox(address), address)
     fit = [address for address in known.values() if is_address(address)]
     return fit, len(known) - len(fit)
 
@@ -195,7 +195,12 @@ def _rows(facts: Mapping[str, Any], found: _Material) -> list[tuple[str, str]]:
 
 def _time(text: Any, zone: str) -> str:
     moment = parse_time(text) if isinstance(text, str) else None
-    return local(moment, zone) if moment is not None else _line(text)
+    if moment is None:
+        return _line(text)
+    try:
+        return local(moment, zone)
+    except ValueError:
+        return _line(text)
 
 
 def _duration(total: Any, active: Any) -> str:

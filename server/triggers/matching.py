@@ -1,5 +1,6 @@
 """Which triggers an event concerns, and what is delivered for them."""
 
+import logging
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, TypeGuard
 
@@ -8,7 +9,6 @@ import msgspec
 from server.clock import now
 from server.settings import Settings
 from server.triggers import preparing
-from server.triggers.payload import MAX_FACTS, fitted
 from server.worker import Handler
 from storage.blobs import BlobStore
 from storage.database import Connection, Database
@@ -18,6 +18,9 @@ from storage.queries.triggers import TriggerRow
 from storage.queries.users import user_by_id
 from storage.queue import Task
 from sync.facts import job_facts
+from sync.fitting import MAX_FACTS, fitted
+
+log = logging.getLogger("fieldsync.triggers")
 
 #: Events that are matched, and deliveries that are prepared, at once. Each is a transaction or two, and those of several
 #: share a commit.
@@ -40,7 +43,7 @@ def handlers(database: Database, blobs: BlobStore, settings: Settings) -> Mappin
 def applies(
     trigger: TriggerRow,
     event_type: str,
-    workflow_id: str | None,
+    workflow_id: object,
     tags: Collection[str],
     object_ids: Collection[str],
 ) -> bool:
@@ -49,7 +52,7 @@ def applies(
     Args:
         trigger: any; one that is disabled or archived never does.
         event_type: of the event.
-        workflow_id: of the job.
+        workflow_id: of the job, as the tablet wrote it: not always a text.
         tags: of the job's workflow.
         object_ids: the id of the job's user, and those of the groups which that user is in.
     """
@@ -57,7 +60,7 @@ def applies(
         return False
     folded = {tag.casefold() for tag in tags}
     return (
-        _meets(_texts(trigger.template_ids), {workflow_id})
+        _meets(_texts(trigger.template_ids), (workflow_id,))
         and _meets([tag.casefold() for tag in _texts(trigger.template_tags)], folded)
         and _meets(_texts(trigger.object_ids), object_ids)
     )
@@ -111,10 +114,22 @@ def _match(connection: Connection, team_id: int, event_id: str, event: Mapping[s
     payload: bytes | None = None
     # In the order of their ids, as everybody has the tasks of several triggers done.
     for trigger in live:
-        if applies(trigger, event["type"], facts.get("workflowId"), workflow.tags, object_ids):
+        if _fires(trigger, event["type"], facts.get("workflowId"), workflow.tags, object_ids):
             payload = payload or _frozen(facts, workflow)
             names = (facts["jobId"], facts["clientJobId"], event["rev"])
             add_for(connection, team_id, trigger, event_id, event["type"], *names, payload, now)
+
+
+def _fires(trigger: TriggerRow, *event: Any) -> bool:
+    """:func:`applies`, where a trigger about which nothing can be said does not keep the others from firing.
+
+    Of the database it asks nothing: after an error of that, nothing could be written either.
+    """
+    try:
+        return applies(trigger, *event)
+    except Exception:
+        log.exception("trigger %s cannot be matched; an event passed it by", trigger.trigger_id)
+        return False
 
 
 class _Workflow(NamedTuple):

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -89,8 +90,16 @@ def http(kept: Mapping[str, Any], asked: Options) -> dict[str, Any]:
     """What is stored of a webhook: ``url``, ``headers``, and ``onUpdate``, a boolean, if they were said.
 
     Raises:
-        Problem: 422 ``invalid-body`` for a masked value of a header that is not kept.
+        Problem: 422 ``invalid-body`` for a masked value of a header that is not kept, or of another receiver.
     """
+    before, after = kept.get("url"), asked.url
+    moved = bool(before and after) and _origin(str(before)) != _origin(str(after))
+    if moved and kept.get("headers") and (asked.headers is None or MASK in asked.headers.values()):
+        # Nobody can read these values. Nobody gets them by sending them to a server of their own either.
+        raise bodies.invalid(
+            "triggerOptions.headers",
+            "Another receiver gets its own headers: send all of them with their values.",
+        )
     result = {
         "url": kept.get("url") if asked.url is None else asked.url or None,
         "headers": _unmasked(kept.get("headers"), asked.headers),
@@ -109,6 +118,12 @@ def shown(stored: Mapping[str, Any]) -> dict[str, Any]:
     if "headers" in result:
         result["headers"] = dict.fromkeys(result["headers"], MASK)
     return result
+
+
+def _origin(url: str) -> tuple[str, str]:
+    """Scheme and authority: who gets what is sent there."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc.lower()
 
 
 def _flag(kept: bool | None, asked: Truth | None) -> bool | None:

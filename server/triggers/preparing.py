@@ -20,7 +20,12 @@ _MINUTE = 60 * _SECOND
 #: job.mediaComplete happens once in a job's life; files of later photos are found by looking.
 _LOOK_AGAIN = _MINUTE
 _THUMBNAILS_WAIT = 2 * _MINUTE
-_REPORT_WAIT = 15 * _MINUTE
+_LEAST_THUMBNAILS_GAP, _MOST_THUMBNAILS_GAP = 2 * _SECOND, 15 * _SECOND
+#: Whoever makes a report has its deliveries looked at. Only what is told to nobody is found by looking: that the job
+#: was deleted, say, or that the making has died.
+_REPORT_GAPS = (5 * _SECOND, 15 * _SECOND, 30 * _SECOND, _MINUTE)
+#: Reports have their own limits; after a day without network thousands of them wait for their turn.
+_REPORT_WAIT = 6 * 60 * _MINUTE
 _MAX_NOTE = 300
 #: A defect in making the report does not keep the rest from being sent: they take some 13 minutes.
 _ATTEMPTS = 5
@@ -30,10 +35,10 @@ _IMAGES = {"FullImages": "large", "Thumbnails": "small", "WithoutImages": "none"
 
 
 class _Asked(TypedDict):
-    """Payload of the task while a report is made: which, and since when."""
+    """Payload of the task while a report is made: which, and how often it has been looked for."""
 
     report: str
-    since: int
+    looks: int
 
 
 class _Outcome(NamedTuple):
@@ -70,7 +75,8 @@ def handler(database: Database) -> Handler:
             if isinstance(answer, _Outcome):
                 outcome = answer
             else:
-                wakes_at, asked = moment + _SECOND, answer
+                gap = _REPORT_GAPS[min(answer["looks"], len(_REPORT_GAPS)) - 1]
+                wakes_at, asked = moment + gap, answer
 
         def write(connection: Connection) -> None:
             if wakes_at is not None:
@@ -103,11 +109,19 @@ def _waits_until(delivery: DeliveryRow, files: JobFiles, images: str | None, mom
     """When to look again; None if nothing has to be waited for."""
     if images is None or images == "none":
         return None
-    if images == "large" and files.missing and moment < (until := delivery.wait_until or 0):
+    if images == "large" and files.missing and moment < (until := _files_end(delivery)):
         return min(until, moment + _LOOK_AGAIN)
-    if files.in_the_making and moment < max(files.last_stored_at, delivery.created_at) + _THUMBNAILS_WAIT:
-        return moment + 2 * _SECOND
+    # A file that arrives when the delivery no longer waits for files makes it wait no longer.
+    stored_at = max(delivery.created_at, min(files.last_stored_at, _files_end(delivery)))
+    if files.in_the_making and moment < (until := stored_at + _THUMBNAILS_WAIT):
+        gap = min(max((moment - stored_at) // 2, _LEAST_THUMBNAILS_GAP), _MOST_THUMBNAILS_GAP)
+        return min(until, moment + gap)
     return None
+
+
+def _files_end(delivery: DeliveryRow) -> int:
+    """Until when it waits for files at most."""
+    return max(delivery.created_at, delivery.wait_until or 0)
 
 
 async def _report(
@@ -132,10 +146,9 @@ async def _report(
         return _Outcome(report.report_id)
     if report.state == reports.FAILED:
         return _Outcome(None, f"There is no report, it could not be made: {report.failure}"[:_MAX_NOTE])
-    since = asked["since"] if asked is not None else now()
-    if now() - since > _REPORT_WAIT:
+    if now() > _files_end(delivery) + _REPORT_WAIT:
         return _Outcome(None, "There is no report: it was not made in time.")
-    return _Asked(report=report.report_id, since=since)
+    return _Asked(report=report.report_id, looks=asked["looks"] + 1 if asked is not None else 1)
 
 
 def _note(files: JobFiles, images: str | None, problem: str | None) -> str | None:

@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, and_, exists, func, or_, select, update
 from sqlalchemy import delete as delete_from
 
-from storage.queries import tasks
+from storage.queries import deliveries, tasks
 from storage.queries.attachments import DELETE_BLOBS
 from storage.queries.statements import padded, upsert_insert
 from storage.tables import jobs, reports
@@ -121,19 +121,27 @@ def made(
     log: Sequence[str],
     now: int,
 ) -> bool:
-    """Note that its file is there, and which revision of the job it shows; False if nobody wants it any more."""
+    """Note that its file is there, and which revision of the job it shows; False if nobody wants it any more.
+
+    The job's deliveries that are being prepared are looked at again.
+    """
     values = {"state": READY, "rev": rev, "size": size, "pages": pages, "log": msgspec.json.encode(log)}
     return _end(connection, team_id, report_id, {**values, "failure": None, "generated_at": now})
 
 
 def failed(connection: Connection, team_id: int, report_id: str, reason: str, now: int) -> bool:
-    """Note why it could not be made."""
+    """Note why it could not be made. Deliveries go on as after :func:`made`."""
     return _end(connection, team_id, report_id, {"state": FAILED, "failure": reason, "generated_at": now})
 
 
 def _end(connection: Connection, team_id: int, report_id: str, values: dict[str, Any]) -> bool:
     query = update(reports).where(*_key(team_id, report_id), reports.c.state == PENDING).values(values)
-    return connection.execute(query).rowcount > 0
+    job_id = connection.scalar(query.returning(reports.c.job_id))
+    if job_id is None:
+        return False
+    for delivery_id in deliveries.preparing_of_job(connection, team_id, job_id):
+        tasks.enqueue(connection, team_id, deliveries.PREPARE, delivery_id, now=values["generated_at"])
+    return True
 
 
 def forget(connection: Connection, team_id: int, report_ids: Sequence[str], now: int) -> None:

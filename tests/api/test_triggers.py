@@ -321,6 +321,17 @@ def test_a_masked_header_keeps_its_value_and_one_left_out_is_removed(team: Team)
     assert updated(team, trigger, triggerOptions={"headers": {}})["triggerOptions"]["headers"] == {}
 
 
+def test_another_receiver_gets_no_header_whose_value_nobody_can_read(team: Team) -> None:
+    path = f"/trigger/v2/{hook(team, triggerOptions={'headers': {'X-Key': '1'}})['triggerId']}"
+    for headers, status in (
+        ({}, 422),
+        ({"headers": {"X-Key": "***"}}, 422),
+        ({"headers": {"X-Key": "2"}}, 200),
+    ):
+        options = {"url": "https://b.example.com/x", **headers}
+        assert team.put(path, json={"triggerOptions": options}).status_code == status
+
+
 def test_an_own_secret_is_taken_and_another_in_an_update_rotates_it(team: Team) -> None:
     first, second = secret_of(24), secret_of(64)
     trigger = hook(team, triggerOptions={"secret": first})

@@ -110,6 +110,15 @@ def test_no_value_that_a_tablet_may_send_keeps_its_job_from_being_told(app: Runn
         assert len(team.quarantine()) == 1
 
 
+def test_what_is_told_is_small_however_large_the_job_is(app: RunningApp) -> None:
+    team = telling(app, app.team(), COMPLETED)
+    team.synced(snapshot(status="Completed", jobTitle="x" * 200_000, metadata={"log": "y" * 3_000_000}))
+    completed, media = app.read(told, team.team_id)
+    assert len(msgspec.json.encode(completed)) < 16_000
+    assert completed["job"]["truncated"] is True
+    assert list(media["job"]) == ["jobId"]
+
+
 def test_telling_costs_a_push_no_statement_but_those_that_write_its_tasks(app: RunningApp) -> None:
     silent, team = app.team(), telling(app, app.team(), COMPLETED)
     with counted(app) as without:

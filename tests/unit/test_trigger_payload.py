@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.triggers.keys import LIFETIME, PREFIX, QueryKeys
-from server.triggers.payload import MAX_BODY, MAX_FACTS, fitted, shortened, webhook_body
+from server.triggers.payload import MAX_BODY, webhook_body
 from storage.queries.deliveries import DeliveryRow
 from sync.facts import job_facts
+from sync.fitting import MAX_FACTS, fitted, shortened
 
 SECOND = 1_000_000
 AT = 1_741_000_000 * SECOND
