@@ -12,7 +12,7 @@ from tests.support.app import RunningApp
 #: What runs whenever it likes: transactions' ends, the worker's look for tasks, the guard's look at accounts,
 #: the clock's own work.
 _ASIDE = re.compile(
-    r"^(BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE)|\b(FROM|UPDATE|INTO) tasks\b"
+    r"^(BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE|NOTIFY)|\b(FROM|UPDATE|INTO) tasks\b"
     r"|\b(users\.user_id|clients\.client_id) IN\b|FROM uploads\b.*expires_at <|orphaned_at <|FROM refresh_tokens"
     r"|FROM password_links|FROM authorization_codes|\breminded <",
     re.DOTALL,
