@@ -9,7 +9,12 @@ from typing import NamedTuple
 
 from media.formats import Refused
 
-__all__ = ["Printed", "Template", "TemplateProblem", "check_template", "print_report", "warm_up"]
+__all__ = ["Printed", "Template", "TemplateProblem", "check_template", "clean", "print_report", "warm_up"]
+
+
+def clean(text: str) -> str:
+    """A text of a template as a database and a file can hold it: without halves of letters and NULs."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
 
 
 class Template(NamedTuple):
@@ -40,9 +45,9 @@ class TemplateProblem(Exception):
     """
 
     def __init__(self, part: str, detail: str, line: int, column: int, runtime: bool = False) -> None:
-        super().__init__(
-            part, detail, line, column, runtime
-        )  # as they are: it comes back from another process
+        detail = clean(detail)
+        # As they are: it comes back from another process.
+        super().__init__(part, detail, line, column, runtime)
         self.part = part
         self.detail = detail
         self.line = line
@@ -56,12 +61,12 @@ class TemplateProblem(Exception):
 class Printed(NamedTuple):
     """A report.
 
-    ``html``: the whole document as a browser shows it alone, its pictures inside; empty if a PDF was asked for.
-    ``pdf``, ``pages``: empty and 0 if none was asked for. ``log``: what the template's author should know:
+    ``html``: the whole document as a browser shows it alone, its pictures inside, in UTF-8; empty unless it was asked
+    for. ``pdf``, ``pages``: empty and 0 if none was asked for. ``log``: what the template's author should know:
     names without a value, addresses that were refused, styles that were not understood; each once, at most 50.
     """
 
-    html: str
+    html: bytes
     pdf: bytes
     pages: int
     log: tuple[str, ...]
@@ -80,7 +85,12 @@ def check_template(template: Template) -> None:
 
 
 def print_report(
-    template: Template, context: Mapping[str, object], files: Mapping[str, str], as_pdf: bool = True
+    template: Template,
+    context: Mapping[str, object],
+    files: Mapping[str, str],
+    as_pdf: bool = True,
+    with_html: bool = False,
+    most_bytes: int | None = None,
 ) -> Printed:
     """Fill in a template and print it, or with ``as_pdf=False`` make the HTML that would be printed.
 
@@ -88,13 +98,15 @@ def print_report(
         context: plain values (dictionaries, lists, texts, numbers) by the names that templates know them by.
         files: paths of the pictures by ``<attachmentId>/<size>``; a template says ``att:<attachmentId>/<size>``.
             Nothing else is read but fonts of the system, and nothing is asked of the network.
+        with_html: the HTML beside the PDF.
+        most_bytes: of the PDF.
 
     Raises:
         TemplateProblem: the template is wrong, or fails with these values.
         Refused: the report is too large or too deeply nested.
-        OSError: a library that WeasyPrint needs is not installed.
+        OSError, ImportError: a library that WeasyPrint needs is not installed.
     """
-    from media import report_pages
+    from media import report_html, report_pages
     from media.report_text import Log, fill
 
     log = Log()
@@ -102,12 +114,21 @@ def print_report(
     body = fill(template.body, "bodyContent", context, log)
     try:
         document = report_pages.compose(template, header, body, log)
-        if not as_pdf:
-            return Printed(report_pages.standalone(document, files, log), b"", 0, log.notes)
-        pdf, pages = report_pages.print_document(document, files, log)
+        pdf, pages = report_pages.print_document(document, files, log) if as_pdf else (b"", 0)
+        if most_bytes is not None and len(pdf) > most_bytes:
+            raise Refused(f"The PDF has more than {most_bytes // 1_000_000} MB.")
+        # Last: it changes the document.
+        html = report_html.standalone(document, files, log) if with_html or not as_pdf else b""
+    except (Refused, MemoryError):
+        raise
     except RecursionError:
         raise Refused("The report's elements are nested too deeply.") from None
-    return Printed("", pdf, pages, log.notes)
+    except Exception as error:  # HTML and CSS of a stranger find what nobody expects
+        raise Refused(
+            "The report cannot be laid out. Something in its HTML, its CSS or a drawing (<svg>) is not understood: "
+            + clean(f"{type(error).__name__}: {str(error)[:200]}")
+        ) from error
+    return Printed(html, pdf, pages, log.notes)
 
 
 def warm_up() -> None:

@@ -109,18 +109,14 @@ def _formatted(context: Context, value: object, zone: str | None, format: str) -
         return value
     try:
         moment = datetime.fromisoformat(value)
-    except ValueError:
-        return value
-    day_alone = re.fullmatch(r"\d{4}-?\d\d-?\d\d", value)
-    if day_alone:
-        return date(moment.year, moment.month, moment.day).strftime(format)
-    wanted = _zone(zone or _team_zone(context))
-    if wanted is not None:
-        try:
+        if re.fullmatch(r"\d{4}-?\d\d-?\d\d", value):  # a day alone
+            return date(moment.year, moment.month, moment.day).strftime(format)
+        wanted = _zone(zone or _team_zone(context))
+        if wanted is not None:
             moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(wanted)
-        except OverflowError:
-            return value
-    return moment.strftime(format)
+        return moment.strftime(format)
+    except (ValueError, OverflowError):  # no moment, or one before the year 1 or after 9999 in that zone
+        return value
 
 
 def _team_zone(context: Context) -> str | None:

@@ -1,30 +1,33 @@
 """Pages of reports: HTML onto paper with WeasyPrint, which may read the report's pictures alone. Runs in the pool."""
 
-import base64
 import binascii
 import io
 import logging
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, unquote_to_bytes
-from xml.etree.ElementTree import Element, SubElement, tostring
+from xml.etree.ElementTree import Element, SubElement
 
 from PIL import Image
 from weasyprint import CSS, HTML
+from weasyprint.svg.utils import normalize
 from weasyprint.text.fonts import FontConfiguration
 from weasyprint.urls import URLFetcher, URLFetcherResponse
 
-from media.formats import MAX_PIXELS, Refused
+from media.formats import MAX_PIXELS
 from media.pdf import Template
 from media.report_text import Log
 
 #: A logo in the template itself.
 _MAX_DATA = 1_000_000
-#: Characters of a preview: forty photos of 1280 pixels are 16 million.
-_MAX_STANDALONE = 100_000_000
+#: Relative addresses lead nowhere. This makes them come to the fetcher, which refuses and notes them; without any base
+#: a style sheet with one fails.
+_NOWHERE = "refused:/"
+_SVG = "{http://www.w3.org/2000/svg}svg"
 _HEADER_ID = "fieldsync-header"
 _HEADER_HEIGHT = 48
 #: Content type -> how a file of it begins. Others are programs (SVG, EPS), or need one.
@@ -34,11 +37,10 @@ _BEGINNINGS = {
     "image/gif": re.compile(rb"GIF8[79]a"),
     "image/webp": re.compile(rb"RIFF....WEBP", re.DOTALL),
 }
-_ATTACHMENT = re.compile(r"att:([^\s\"'()<>,;]+)", re.IGNORECASE)
-#: A preview stands alone: whatever a template says, the browser runs nothing and asks nobody.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+#: The beginning of an address that leads somewhere from anywhere.
+_ABSOLUTE = re.compile(r"\s*(#|[a-z][a-z0-9+.-]*:)", re.IGNORECASE)
 
-_BASE_STYLE = """
+BASE_STYLE = """
 html { font-family: "Liberation Sans", Arial, "Noto Sans", "DejaVu Sans", sans-serif; font-size: 10pt; line-height: 1.4 }
 body { margin: 0 }
 img, svg { max-width: 100% }
@@ -71,25 +73,26 @@ class Document(NamedTuple):
 
 
 def compose(template: Template, header: str, body: str, log: Log) -> Document:
-    """Header and body as one document. What would put other files into a PDF is taken out of it."""
+    """Header and body as one document. What would put other files into a PDF is taken out of it, and what fails it."""
     html = HTML(string=body)
     root = html.etree_element
-    head = _child(root, "head", 0)
+    head = child(root, "head", 0)
     has_header = bool(header.strip())
     if has_header:
         top = HTML(string=header).etree_element
-        head.extend(_child(top, "head", 0))
-        content = _child(top, "body", 1)
+        head.extend(child(top, "head", 0))
+        content = child(top, "body", 1)
         running = Element("div", id=_HEADER_ID)
         running.text = content.text
         running.extend(content)
-        _child(root, "body", 1).insert(0, running)
+        child(root, "body", 1).insert(0, running)
     titles = head.findall("title")
     if template.title:
         for each in titles:
             head.remove(each)
         SubElement(head, "title").text = template.title
     _without_attachments(root, log)
+    _mend(root, log)
     title = template.title or ("".join(titles[0].itertext()).strip() if titles else "")
     return Document(html, _style(template, title, has_header))
 
@@ -97,73 +100,21 @@ def compose(template: Template, header: str, body: str, log: Log) -> Document:
 def print_document(document: Document, files: Mapping[str, str], log: Log) -> tuple[bytes, int]:
     """The PDF, and how many pages it has.
 
-    Raises:
-        Refused: WeasyPrint fails with it.
+    Raises whatever WeasyPrint does not expect of it.
     """
-    fetcher = _Fetcher(files, log)
+    fetcher = Fetcher(files, log)
     with _noted(log, fetcher):
-        try:
-            style = CSS(string=_BASE_STYLE + document.style, url_fetcher=fetcher)
-            html = document.html
-            html.base_url = None  # relative addresses lead nowhere, whatever the document says
-            html.url_fetcher = fetcher
-            # The tree is another one than was parsed.
-            html.wrapper_element = type(html.wrapper_element).from_html_root(
-                document.root, content_language=None
-            )
-            pages = html.render(font_config=_Fonts(log), stylesheets=[style])
-            return pages.write_pdf(), len(pages.pages)
-        except (MemoryError, RecursionError):
-            raise
-        except Exception as error:  # CSS of a stranger finds what WeasyPrint does not expect
-            raise Refused(
-                f"The report cannot be laid out: {type(error).__name__}: {str(error)[:200]}"
-            ) from error
+        style = CSS(string=BASE_STYLE + document.style, url_fetcher=fetcher)
+        html = document.html
+        html.base_url = _NOWHERE  # whatever the document says
+        html.url_fetcher = fetcher
+        # The tree is another one than was parsed.
+        html.wrapper_element = type(html.wrapper_element).from_html_root(document.root, content_language=None)
+        pages = html.render(font_config=_Fonts(log), stylesheets=[style])
+        return pages.write_pdf(), len(pages.pages)
 
 
-def standalone(document: Document, files: Mapping[str, str], log: Log) -> str:
-    """The HTML with its pictures inside.
-
-    Raises:
-        Refused: it is too large.
-    """
-    fetcher = _Fetcher(files, log)
-    length = 0
-
-    def picture(found: re.Match[str]) -> str:
-        nonlocal length
-        content = fetcher.attachment(found[1])
-        if content is None:
-            return found[0]
-        address = f"data:{content[0]};base64,{base64.b64encode(content[1]).decode()}"
-        length += len(address)
-        if length > _MAX_STANDALONE:
-            raise Refused(f"The report has more than {_MAX_STANDALONE:,} characters with its pictures.")
-        return address
-
-    for element in document.root.iter():
-        if not isinstance(element.tag, str):
-            continue  # a comment
-        element.tag = element.tag.rpartition("}")[2]
-        for name, value in list(element.attrib.items()):
-            del element.attrib[name]
-            name = (
-                f"xlink:{name[30:]}"
-                if name.startswith("{http://www.w3.org/1999/xlink}")
-                else name.rpartition("}")[2]
-            )
-            element.set(name, _ATTACHMENT.sub(picture, value) if name != "alt" else value)
-        if element.tag == "style" and element.text:
-            element.text = _ATTACHMENT.sub(picture, element.text)
-    head = _child(document.root, "head", 0)
-    style = Element("style")
-    style.text = _BASE_STYLE
-    policy = {"http-equiv": "Content-Security-Policy", "content": _POLICY}
-    head[:0] = [Element("meta", charset="utf-8"), Element("meta", policy), style]
-    return "<!doctype html>\n" + tostring(document.root, encoding="unicode", method="html")
-
-
-def _child(root: Element, tag: str, position: int) -> Element:
+def child(root: Element, tag: str, position: int) -> Element:
     found = root.find(tag)
     if found is None:  # a frame set has no body
         found = Element(tag)
@@ -199,7 +150,31 @@ def _without_attachments(root: Element, log: Log) -> None:
                 element.set("rel", " ".join(kind for kind in kinds if kind != "attachment"))
 
 
-class _Fetcher(URLFetcher):  # type: ignore[misc]
+def _mend(root: Element, log: Log) -> None:
+    """Take away relative links, which would lead into the folder of whoever has the PDF, and what WeasyPrint expects to
+    be numbers."""
+    for element in root.iter():
+        for name in ("href", "{http://www.w3.org/1999/xlink}href"):
+            if (
+                isinstance(element.tag, str)
+                and element.tag.rpartition("}")[2] in ("a", "area")
+                and not _ABSOLUTE.match(element.get(name, "#"))
+            ):
+                del element.attrib[name]
+        if element.tag == _SVG and (box := element.get("viewBox")) is not None and not _is_box(box):
+            log.note(f"not understood: viewBox={box!r}")
+            del element.attrib["viewBox"]
+
+
+def _is_box(text: str) -> bool:
+    try:
+        numbers = [float(each) for each in normalize(text).split()]
+    except ValueError:
+        return False
+    return len(numbers) == 4 and all(map(math.isfinite, numbers))
+
+
+class Fetcher(URLFetcher):  # type: ignore[misc]
     """All that WeasyPrint can open: the report's pictures, and small ones inside the template."""
 
     def __init__(self, files: Mapping[str, str], log: Log) -> None:
@@ -278,7 +253,7 @@ class _Fonts(FontConfiguration):  # type: ignore[misc]
 
 
 class _Notes(logging.Handler):
-    def __init__(self, log: Log, fetcher: _Fetcher) -> None:
+    def __init__(self, log: Log, fetcher: Fetcher) -> None:
         super().__init__(logging.WARNING)
         self._log = log
         self._fetcher = fetcher
@@ -295,7 +270,7 @@ class _Notes(logging.Handler):
 
 
 @contextmanager
-def _noted(log: Log, fetcher: _Fetcher) -> Iterator[None]:
+def _noted(log: Log, fetcher: Fetcher) -> Iterator[None]:
     """What WeasyPrint says meanwhile is noted."""
     logger, handler = logging.getLogger("weasyprint"), _Notes(log, fetcher)
     logger.addHandler(handler)

@@ -12,7 +12,7 @@ from jinja2.runtime import ChainableUndefined, Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from media.formats import Refused
-from media.pdf import TemplateProblem
+from media.pdf import TemplateProblem, clean
 from media.report_filters import FILTERS
 
 #: Characters of a report's HTML. A job of 1,000 steps makes less than one million.
@@ -36,6 +36,7 @@ class Log:
 
     def note(self, text: str) -> None:
         """Keep a note, cut to 200 characters; beyond the 50th none is kept."""
+        text = clean(text)
         if len(self._notes) < _MAX_NOTES:
             self._notes[text if len(text) <= _MAX_NOTE else text[: _MAX_NOTE - 1] + "…"] = None
 
@@ -65,7 +66,7 @@ def fill(source: str, part: str, context: Mapping[str, object], log: Log) -> str
             length += len(piece)
             if length > MAX_HTML:
                 raise Refused(f"The report has more than {MAX_HTML:,} characters of HTML.")
-        # Half of a surrogate pair, of a text that was cut, is no letter and cannot be written.
+        # Half of a surrogate pair, of a text that was cut, is no letter and cannot be written. A NUL the parser replaces.
         return "".join(made).encode("utf-8", "replace").decode()
     except (Refused, MemoryError):
         raise

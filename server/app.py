@@ -109,6 +109,7 @@ def create_app(settings: Settings | None = None) -> Application:
     authority = Authority(database, settings)
     ingest = Ingest(database)
     blobs = open_blobs(settings.blobs, settings.data / "blobs", settings.base_url)
+    store_watch = health.StoreWatch(blobs)
     uploads = Uploads(database, blobs, settings.upload_days * 86_400_000_000)
     # Granian ends its child after 20 s.
     background = Background(settings, database, blobs, uploads, ingest, stop_seconds=10)
@@ -141,6 +142,7 @@ def create_app(settings: Settings | None = None) -> Application:
             await background.stop()
             await ingest.close()
             await records.close()
+            await store_watch.close()
             await blobs.close()
             await database.close()
 
@@ -158,6 +160,9 @@ def create_app(settings: Settings | None = None) -> Application:
 
     def provide_blobs() -> BlobStore:
         return blobs
+
+    def provide_store_watch() -> health.StoreWatch:
+        return store_watch
 
     def provide_uploads() -> Uploads:
         return uploads
@@ -194,6 +199,7 @@ def create_app(settings: Settings | None = None) -> Application:
             "authority": Provide(provide_authority, sync_to_thread=False),
             "ingest": Provide(provide_ingest, sync_to_thread=False),
             "blobs": Provide(provide_blobs, sync_to_thread=False),
+            "store_watch": Provide(provide_store_watch, sync_to_thread=False),
             "uploads": Provide(provide_uploads, sync_to_thread=False),
             "taking": Provide(provide_taking, sync_to_thread=False),
             "accounts": Provide(provide_accounts, sync_to_thread=False),

@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import signal
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from functools import partial
+from typing import Any
 
 import uvloop
 
@@ -29,7 +30,7 @@ from storage.database import Database, Unavailable, open_database
 from storage.queries import attachments, tokens
 from storage.queries import reports as report_queries
 from storage.queries.collections import IMPORT
-from storage.queries.deliveries import DELIVER, PREPARE
+from storage.queries.deliveries import DELIVER, DELIVER_MAILS, PREPARE
 from storage.queries.reports import GENERATE
 from storage.queries.secrets import shared_secret
 from storage.queries.triggers import MATCH
@@ -41,6 +42,11 @@ log = logging.getLogger("fieldsync.background")
 _HOUR = 3600
 _DAY_US = 24 * _HOUR * 1_000_000
 _AT_ONCE = 200
+#: How long the database may take to answer for the first time: all machines may have started just now.
+_START_SECONDS = 30.0
+_START_AGAIN_SECONDS = 0.5
+#: For the loops to end once the worker has stopped; one that does not, as the database hangs, is cancelled.
+_LOOPS_END_SECONDS = 2.0
 
 
 def timetable(database: Database, blobs: BlobStore, uploads: Uploads, settings: Settings) -> list[Entry]:
@@ -130,6 +136,7 @@ class Background:
             concurrency[kind] = settings.media_workers
         concurrency[GENERATE] = settings.report_workers
         concurrency[DELIVER] = delivering.CONCURRENCY
+        concurrency[DELIVER_MAILS] = delivering.MAILS_AT_ONCE
         for kind in (MATCH, PREPARE):
             concurrency[kind] = matching.CONCURRENCY
         self.worker = Worker(
@@ -156,6 +163,10 @@ class Background:
         ]
         self._listening = asyncio.create_task(self._database.listen(), name="listener")
 
+    async def ended(self) -> None:
+        """Return once the worker or the clock has ended, which they do not before :meth:`stop`."""
+        await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+
     async def stop(self) -> None:
         """End both; what runs gets some seconds to end, then its tasks are handed back."""
         self.timetable.stop()
@@ -163,19 +174,28 @@ class Background:
         if self._listening is not None:
             self._listening.cancel()
             await asyncio.wait([self._listening])
-        for ended in await asyncio.gather(*self._running, return_exceptions=True):
-            if isinstance(ended, BaseException):
-                log.error("background work ended with an error", exc_info=ended)
+        for loop in self._running:
+            await _cancelled_after(loop, _LOOPS_END_SECONDS)
+            if loop.done() and not loop.cancelled() and loop.exception() is not None:
+                log.error("background work ended with an error", exc_info=loop.exception())
         self._running = []
         await self.sandbox.close()
         await self.printing.close()
+
+
+async def _cancelled_after(task: asyncio.Task[None], seconds: float) -> None:
+    """Wait for it to end, and cancel it if that takes too long."""
+    _, waiting = await asyncio.wait([task], timeout=seconds)
+    if waiting:
+        task.cancel()
+        await asyncio.wait([task], timeout=seconds)
 
 
 def main(settings: Settings) -> None:
     """``fieldsync worker``.
 
     Raises:
-        ValueError: the database does not answer, or its schema is not current.
+        ValueError: the database does not answer, its schema is not current, or the work ended by itself.
     """
     configure_logging(settings)
     try:
@@ -189,6 +209,9 @@ async def work(settings: Settings, more: Mapping[str, Handler] | None = None) ->
 
     Args:
         more: further handlers.
+
+    Raises:
+        RuntimeError: the schema is not current, or the work ended without being told to.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -196,7 +219,8 @@ async def work(settings: Settings, more: Mapping[str, Handler] | None = None) ->
         loop.add_signal_handler(number, stop.set)
     database = open_database(settings.effective_database_url)
     try:
-        await database.prepare()
+        if not await _finished_before(stop, _prepare(database)):
+            return
         blobs = open_blobs(settings.blobs, settings.data / "blobs", settings.base_url)
         try:
             # Mails and webhooks carry addresses of reports.
@@ -206,10 +230,43 @@ async def work(settings: Settings, more: Mapping[str, Handler] | None = None) ->
             background = Background(settings, database, blobs, uploads, ingest, more)
             await background.start()
             log.info("working")
-            await stop.wait()
+            broken = await _finished_before(stop, background.ended())
             await background.stop()
             await ingest.close()
+            if broken:
+                raise RuntimeError("Background work has ended by itself; the log says why.")
         finally:
             await blobs.close()
     finally:
         await database.close()
+
+
+async def _prepare(database: Database) -> None:
+    """Make the database ready, which may itself just be starting."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + _START_SECONDS
+    is_said = False
+    while True:
+        try:
+            return await database.prepare()
+        except Unavailable as error:
+            if loop.time() > until:
+                raise
+            if not is_said:
+                log.warning("waiting for the database: %s", error)
+            is_said = True
+        await asyncio.sleep(_START_AGAIN_SECONDS)
+
+
+async def _finished_before(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Whether ``work`` finished before ``stop`` was set; if not it is cancelled. What it raises is raised."""
+    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+        return not stop.is_set()
+    finally:
+        stopping.cancel()
+        working.cancel()
+        await asyncio.wait([working], timeout=_LOOPS_END_SECONDS)

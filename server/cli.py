@@ -1,13 +1,13 @@
 """The command ``fieldsync``."""
 
 import json
-import multiprocessing
 import os
 import resource
 import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -88,13 +88,16 @@ def serve(host: str | None, port: int | None, data: Path | None, no_worker: bool
 
     def end(*_: object) -> None:
         # Granian's child would hear of the end when its last request is over, and is killed if that takes too
-        # long. Background work is to be handed back in any case, so it hears of it now.
-        for child in multiprocessing.active_children():
-            if child.pid is not None:
+        # long. Background work is to be handed back in any case, so it hears of it now. From Granian's own list:
+        # multiprocessing.active_children() would reap a child for whose end Granian waits.
+        for child in server.wrks:
+            process = child.inner
+            if isinstance(process, BaseProcess) and process.pid is not None:
                 with suppress(ProcessLookupError):
-                    os.kill(child.pid, signal.SIGUSR1)
+                    os.kill(process.pid, signal.SIGUSR1)
         interrupt()
 
+    # A child that does not listen for it yet is ended by it, which is as good: it serves nothing yet.
     server.signal_handler_interrupt = end  # type: ignore[method-assign]
     server.serve()
 
@@ -145,7 +148,7 @@ def doctor(data: Path | None, as_json: bool, mail_to: str) -> None:
     except InvalidSetting as error:
         visit.say(visit.refused(str(error), as_json))
         sys.exit(2)
-    sys.exit(visit.visit(settings, mail_to=mail_to, as_json=as_json))
+    visit.visit(settings, mail_to=mail_to, as_json=as_json)
 
 
 @cli.command("new-incarnation")

@@ -39,8 +39,9 @@ _MAX_SUBJECT = 200
 #: It wants a password, another one, or TLS (RFC 4954, 6): nothing is wrong with the mail.
 _FOR_THE_OPERATOR = {530, 534, 535, 538}
 _DOMAIN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
-#: What stands before the @ without quotes (RFC 5322, 3.2.3), and beyond ASCII whatever prints (RFC 6531, 3.3).
-_LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\x80-\U0010ffff-]+")
+#: What stands before the @ without quotes (RFC 5322, 3.2.3), and beyond ASCII whatever prints (RFC 6531, 3.3). Some
+#: providers give addresses with two dots together, or one at the end.
+_LOCAL_PART = re.compile(r"(?!\.)[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\x80-\U0010ffff-]+")
 #: Programs decode what begins so, also in addresses, and might find the end of a line in it (RFC 2047, 2).
 _ENCODED_WORD = "=?"
 #: What a server says of an address beyond ASCII that it cannot take (RFC 6531, 3.5).

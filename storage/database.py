@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, StaticPool, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from storage.migrate import is_current, upgrade
@@ -31,15 +32,35 @@ from storage.sqlite_writer import SqliteWriter
 
 log = logging.getLogger("fieldsync.database")
 
-__all__ = ["Connection", "Contended", "Database", "Lock", "Unavailable", "Unstorable", "open_database"]
+__all__ = [
+    "Connection",
+    "Contended",
+    "Database",
+    "Lock",
+    "Locked",
+    "Unavailable",
+    "Unstorable",
+    "open_database",
+]
 
 T = TypeVar("T")
 
 #: PostgreSQL: serialization failure, deadlock.
 _RETRY_STATES = {"40001", "40P01"}
+_LOCK_TIMEOUT = "55P03"
 _NOT_IN_REPERTOIRE = "22021"
-#: No such database, role or password; it is starting, stopping, full of connections or out of room.
-_NOT_NOW = ("08", "28", "3D", "53", "57P")
+#: No such database, role or password; it is starting, stopping, full of connections or out of room; we were idle
+#: in a transaction for too long.
+_NOT_NOW = ("08", "25P03", "28", "3D", "53", "57P")
+_CONNECT_SECONDS = 10.0
+#: What PostgreSQL is told of a connection: after some 40 s without a sign of our machine, or a minute without one of
+#: us within a transaction, it ends the connection, and with it the locks. Not in the start-up message, in which
+#: PgBouncer refuses what it does not know.
+_SESSION = (
+    "SELECT set_config('tcp_keepalives_idle', '20', false), set_config('tcp_keepalives_interval', '5', false),"
+    " set_config('tcp_keepalives_count', '4', false),"
+    " set_config('idle_in_transaction_session_timeout', '60s', false)"
+)
 _SQLITE_BUSY_MS = 15_000
 _ATTEMPTS = 5
 _TRY_LOCK = text("SELECT pg_try_advisory_lock(:number)")
@@ -49,6 +70,8 @@ _CHANNEL = "fieldsync_tasks"
 _NOTIFY = text(f"NOTIFY {_CHANNEL}")
 _NOTIFY_SECONDS = 0.05
 _LISTEN_AGAIN_SECONDS = 5.0
+#: How long closing waits for the last of them.
+_CLOSE_SECONDS = 5.0
 
 
 class Unavailable(Exception):
@@ -61,6 +84,10 @@ class Unstorable(ValueError):
 
 class Contended(Exception):
     """Another transaction won a race; nothing was kept. Doing the work again settles it."""
+
+
+class Locked(Contended):
+    """Another transaction has locked what is needed for longer than one wants to wait; nothing was kept."""
 
 
 class Lock:
@@ -94,14 +121,23 @@ class Database:
         self._writer: SqliteWriter | None = None
         #: Called when a transaction of this process, or on PostgreSQL of any, has enqueued tasks that are due.
         self.when_enqueued: Callable[[], None] = _nobody
-        self._notifying: asyncio.Task[None] | None = None
+        #: NOTIFYs that wait or are under way; and whether one waits, which serves what is enqueued until it is sent.
+        self._notices: set[asyncio.Task[None]] = set()
+        self._notice_waits = False
         self._notified = 0.0
         if self.is_sqlite:
             self._open_sqlite()
         else:
             # Statements differ by little more than the length of an IN list (padded to powers of two),
             # so asyncpg's cache of prepared statements holds them all.
-            self._reader = create_async_engine(url, pool_size=10, max_overflow=10, hide_parameters=True)
+            self._reader = create_async_engine(
+                url,
+                pool_size=10,
+                max_overflow=10,
+                hide_parameters=True,
+                connect_args={"timeout": _CONNECT_SECONDS},
+            )
+            event.listen(self._reader.sync_engine, "connect", _prepare_session)
 
     def _open_sqlite(self) -> None:
         path = self.url.database or ""
@@ -129,7 +165,7 @@ class Database:
         try:
             async with self._reader.connect() as connection:
                 return await connection.run_sync(query, *args)
-        except (OperationalError, InterfaceError, OSError) as error:
+        except (OperationalError, InterfaceError, PoolTimeout, OSError) as error:
             raise Unavailable(str(error)) from error
         except DBAPIError as error:
             raise _from_postgresql(error) from error
@@ -156,25 +192,30 @@ class Database:
             raise Contended(str(error.orig)) from error
         except DBAPIError as error:
             raise _from_postgresql(error) from error
+        except PoolTimeout as error:
+            raise Unavailable(str(error)) from error
         except (OSError, sqlite3.Error) as error:
             # Statements of the hot path go to the driver, past SQLAlchemy's own translation.
             raise _translated(error) from error
 
     def _tell(self) -> None:
         self.when_enqueued()
-        if not self.is_sqlite and self._notifying is None:
-            self._notifying = asyncio.create_task(self._notify(), name="notify")
+        if not self.is_sqlite and not self._notice_waits:
+            self._notice_waits = True
+            notice = asyncio.create_task(self._notify(), name="notify")
+            self._notices.add(notice)
+            notice.add_done_callback(self._notices.discard)
 
     async def _notify(self) -> None:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(self._notified + _NOTIFY_SECONDS - loop.time())
         self._notified = loop.time()
-        self._notifying = None  # what is enqueued from here on is told of again
+        self._notice_waits = False  # what is enqueued from here on is told of again
         try:
             async with self._reader.connect() as connection:
                 await connection.execution_options(isolation_level="AUTOCOMMIT")
                 await connection.execute(_NOTIFY)
-        except (DBAPIError, OSError) as error:
+        except (DBAPIError, PoolTimeout, OSError) as error:
             log.warning("workers were not told of tasks; they will look themselves: %s", error)
 
     async def listen(self) -> None:
@@ -255,24 +296,26 @@ class Database:
         number = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), signed=True)
         # PostgreSQL's lock belongs to a connection, so one is set aside for it; a transaction left open on
         # it would keep the database from removing old rows.
+        connection = None
         try:
-            connection = await self._reader.connect()
-            await connection.execution_options(isolation_level="AUTOCOMMIT")
-            got = bool(await connection.scalar(_TRY_LOCK, {"number": number}))
-        except (DBAPIError, OSError) as error:
-            raise Unavailable(str(error)) from error
-        try:
+            try:
+                connection = await self._reader.connect()
+                await connection.execution_options(isolation_level="AUTOCOMMIT")
+                got = bool(await connection.scalar(_TRY_LOCK, {"number": number}))
+            except (DBAPIError, PoolTimeout, OSError) as error:
+                raise Unavailable(str(error)) from error
             yield Lock(got, connection)
         finally:
-            # Closing the connection itself, not giving it back to the pool, ends the lock in any case.
-            await connection.invalidate()
-            await connection.close()
+            if connection is not None:
+                # Closing the connection itself, not giving it back to the pool, ends the lock in any case.
+                await connection.invalidate()
+                await connection.close()
 
     async def close(self) -> None:
         if self._writer is not None:
             await self._writer.close()
-        if self._notifying is not None:
-            await self._notifying
+        if self._notices:
+            await asyncio.wait(self._notices, timeout=_CLOSE_SECONDS)
         await self._reader.dispose()
 
 
@@ -295,6 +338,8 @@ def _from_postgresql(error: DBAPIError) -> Exception:
     state = getattr(error.orig, "sqlstate", None)
     if state in _RETRY_STATES:
         return Contended(str(error.orig))
+    if state == _LOCK_TIMEOUT:
+        return Locked(str(error.orig))
     if state == _NOT_IN_REPERTOIRE:
         return Unstorable("A text may not hold a NUL.")
     known = str(state or "").startswith(_NOT_NOW)
@@ -343,6 +388,13 @@ def _prepare_writer(connection: Any, _record: Any) -> None:
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.execute("PRAGMA temp_store=MEMORY")
     cursor.execute("PRAGMA cache_size=-16384")
+    cursor.close()
+
+
+def _prepare_session(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute(_SESSION)
+    connection.commit()
     cursor.close()
 
 

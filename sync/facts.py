@@ -168,30 +168,66 @@ def _arranged(document: Json) -> list[_Visit]:
                     is_form = kind == _FORM or isinstance(step.get("steps"), list)
                     inside = [_Visit(child, phase, "steps" in child, []) for child in children(step)]
                     found.append((_Visit(step, phase, is_form, inside), step))
-    by_key = {key: visit for visit, step in found if (key := text(step.get("uniqueStepId"))) is not None}
+    forms = _outermost(
+        {key: visit for visit, step in found if (key := text(step.get("uniqueStepId"))) is not None}
+    )
     tops: list[_Visit] = []
+    #: By form: what lies in it, by its digest.
+    known: dict[int, dict[int, Json]] = {}
+    digests: dict[int, int] = {}
     for visit, step in found:
-        form = _form_of(step, by_key)
+        form = forms.get(text(step.get("parentUniqueStepId")))
         if form is None:
             tops.append(visit)
             continue
+        if id(form) not in known:
+            known[id(form)] = {_digest(inner.step, digests): inner.step for inner in form.inside}
         # Some tablets send a child both inside its form and beside it.
-        if all(step != inner.step for inner in form.inside):
-            form.inside.extend([visit._replace(inside=[]), *visit.inside])
+        if known[id(form)].get(_digest(step, digests)) != step:
+            more = [visit._replace(inside=[]), *visit.inside]
+            form.inside.extend(more)
+            known[id(form)].update({_digest(inner.step, digests): inner.step for inner in more})
     for top in tops:
         top.inside[:] = _in_time(top.inside)
     return _in_time(tops)
 
 
-def _form_of(step: Json, by_key: Mapping[str, _Visit]) -> _Visit | None:
-    """The outermost visit in which ``step`` was made; None if it names none of this job."""
-    form, passed = None, set()
-    while (key := text(step.get("parentUniqueStepId"))) is not None and key in by_key and key not in passed:
-        passed.add(key)
-        form = by_key[key]
-        step = form.step
-    # Forms that name each other as their parents are in none.
-    return None if key in passed else form
+def _outermost(by_key: Mapping[str, _Visit]) -> dict[str | None, _Visit | None]:
+    """For each visit, by its key, the outermost in which it was made: itself where it names no parent of this job.
+    Forms that name each other as their parents are in none, and what is in them neither.
+    """
+    found: dict[str | None, _Visit | None] = {}
+    for start in by_key:
+        # Whoever is passed on the way has the same end, so that nobody's way is gone twice.
+        passed: dict[str, None] = {}
+        key, last = start, None
+        while key not in found and key not in passed:
+            passed[key] = None
+            last = by_key[key]
+            parent = text(last.step.get("parentUniqueStepId"))
+            if parent is None or parent not in by_key:
+                break
+            key = parent
+        else:
+            last = found.get(key)
+        found.update(dict.fromkeys(passed, last))
+    return found
+
+
+def _digest(value: Any, known: dict[int, int]) -> int:
+    """The same of equal values, and hardly ever of others.
+
+    Args:
+        known: of the objects of this document, by their ``id``: those inside others are looked at once.
+    """
+    if isinstance(value, dict):
+        if id(value) not in known:
+            members = ((name, _digest(inner, known)) for name, inner in value.items())
+            known[id(value)] = hash(frozenset(members))
+        return known[id(value)]
+    if isinstance(value, list):
+        return hash(tuple(_digest(item, known) for item in value))
+    return hash(value)
 
 
 def _in_time(visits: Iterable[_Visit]) -> list[_Visit]:

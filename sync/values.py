@@ -6,7 +6,7 @@ as doubles, known time keys as instants. Stored bytes always stay as they were s
 
 import hashlib
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +21,9 @@ TIMED_EVENTS = "timeEvents"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _plain = msgspec.json.Decoder()
 _canonical_encoder = msgspec.json.Encoder(order="sorted")
+#: Microseconds of the first and the last moment that has a name.
+_FIRST = -62_135_596_800_000_000
+_LAST = 253_402_300_799_999_999
 
 
 @lru_cache(maxsize=4096)
@@ -45,14 +48,20 @@ def parse_time(text: str) -> int | None:
 
 
 def format_time(microseconds: int) -> str:
-    """RFC 3339 in UTC with milliseconds, as in ``2021-10-01T12:48:13.824Z``."""
+    """RFC 3339 in UTC with milliseconds, as in ``2021-10-01T12:48:13.824Z``.
+
+    What lies beyond the years 1 to 9999, as a time of a device may when its zone or its error is taken off, is shown
+    as the end of them.
+    """
+    microseconds = min(max(microseconds, _FIRST), _LAST)
     seconds, fraction = divmod(microseconds, 1_000_000)
     return f"{_whole_second(seconds)}.{fraction // 1000:03d}Z"
 
 
 @lru_cache(maxsize=64)
 def _whole_second(seconds: int) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
+    # Not strftime: its %Y has no leading zeros.
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat()[:19]
 
 
 def equal(phase: int, value: bytes, other_phase: int, other: bytes) -> bool:

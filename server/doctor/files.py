@@ -5,7 +5,7 @@ import secrets
 from urllib.parse import urlsplit
 
 from server.doctor.asking import Answer, Unreachable, ask
-from server.doctor.findings import Finding, Installation, failed, ok, skipped, warning
+from server.doctor.findings import RUN_AS_OWNER, Finding, Installation, failed, ok, skipped, warning
 from server.doctor.machine import LOOPBACK
 from storage.blobs import FolderBlobs, open_blobs
 from storage.blobs.location import parse_location
@@ -71,6 +71,12 @@ async def check_files(installation: Installation) -> Finding:
         place = f"the bucket {location.bucket} at {location.endpoint or 'Amazon'}"
     elif not settings.data.is_dir():
         return skipped(f"there is no {settings.data.absolute()}")
+    elif installation.folder_owner is not None:
+        return skipped(f"{place} is not ours", RUN_AS_OWNER)
+    elif not folder.exists():
+        return skipped(
+            f"there is no {folder.absolute()} yet", "Start the server, which makes it, and run this again."
+        )
     try:
         blobs = open_blobs(settings.blobs, folder, settings.base_url)
     except Exception as error:  # Amazon's library has errors of its own for settings it cannot use
@@ -104,7 +110,7 @@ async def check_addresses(installation: Installation) -> Finding:
     """A signed address works for whoever has it, as for a tablet."""
     blobs = installation.blobs
     if blobs is None:
-        return skipped("files cannot be stored")
+        return skipped("no file was stored")
     if isinstance(blobs, FolderBlobs):
         if installation.database is None or not installation.schema_is_current:
             return skipped("what signs them is in the database, which cannot be used")

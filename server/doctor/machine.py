@@ -3,7 +3,6 @@
 import difflib
 import ipaddress
 import os
-import pwd
 import resource
 import secrets
 import shutil
@@ -13,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from server.doctor.findings import Finding, Installation, failed, ok, skipped, warning
+from server.doctor.findings import Finding, Installation, account_name, failed, ok, skipped, warning
 from server.settings import PREFIX, Settings
 
 _GB = 1_000_000_000
@@ -95,6 +94,14 @@ def _look_at_folder(installation: Installation) -> Finding:
         return warning(f"there is no {shown}; the server makes it if it may", making)
     if not folder.is_dir():
         return failed(f"{shown} is a file, not a folder", "Set FIELDSYNC_DATA or --data to a folder.")
+    owner = installation.folder_owner
+    if owner is not None and os.access(folder, os.W_OK | os.X_OK):
+        return warning(
+            f"{shown} belongs to another account ({account_name(owner)}) than this one "
+            f"({account_name(os.geteuid())}): nothing is written there",
+            f"Run the doctor as the service does, or it finds what the service will not: "
+            f"sudo -u {account_name(owner)} with the same settings.",
+        )
     probe = folder / f".doctor-{secrets.token_hex(8)}"
     try:
         probe.write_bytes(b"x" * 4096)
@@ -110,13 +117,6 @@ def _look_at_folder(installation: Installation) -> Finding:
     more = "Make room or use a larger disk. What cannot be stored is answered with 503 until then."
     if free < _NO_SPACE:
         return failed(room, more)
-    owner = folder.stat().st_uid
-    if owner != os.geteuid():
-        return warning(
-            f"{room}; it belongs to another account ({_account(owner)}) than this one ({_account(os.geteuid())})",
-            f"Run the doctor as the service does, or it finds what the service will not: sudo -u {_account(owner)} "
-            "with the same settings.",
-        )
     kind = _file_system(folder)
     if installation.is_sqlite and kind.startswith(_SHARED_FILE_SYSTEMS):
         return warning(
@@ -146,10 +146,10 @@ def _look_at_file(path: Path) -> Finding:
             )
         if about.st_uid != path.parent.stat().st_uid:
             return warning(
-                f"{file} belongs to {_account(about.st_uid)}, its folder to {_account(path.parent.stat().st_uid)}",
+                f"{file} belongs to {account_name(about.st_uid)}, its folder to {account_name(path.parent.stat().st_uid)}",
                 f"Give both to the account of the service: sudo chown -R fieldsync: {path.parent}",
             )
-    return ok(f"{path}, for its owner ({_account(path.stat().st_uid)}) alone")
+    return ok(f"{path}, for its owner ({account_name(path.stat().st_uid)}) alone")
 
 
 async def check_open_files(installation: Installation) -> Finding:
@@ -184,14 +184,6 @@ async def check_webhooks(installation: Installation) -> Finding:
 def sqlite_file(settings: Settings) -> Path:
     """Where SQLite's database is."""
     return Path(settings.effective_database_url.partition("://")[2].partition("?")[0].removeprefix("/"))
-
-
-def _account(number: int) -> str:
-
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return str(number)
 
 
 def _file_system(folder: Path) -> str:

@@ -53,6 +53,12 @@ def _judged(installation: Installation, answer: Answer) -> Finding:
             "Something else has this address: correct FIELDSYNC_PUBLIC_URL, or what the proxy passes where. 502 and "
             "504 of a proxy: start the server behind it.",
         )
+    lacking = ", ".join(name for name, state in ready.parts.items() if state != "ok")
+    if lacking:
+        return failed(
+            f"{url} is ready, but when it last looked, half a minute ago or less, it did not reach: {lacking}",
+            f"See the findings about {'files' if lacking == 'blobs' else lacking}.",
+        )
     skew = installation.clock() - answer.date if answer.date is not None else 0.0
     if abs(skew) > _SKEW_SECONDS:
         return warning(

@@ -6,7 +6,7 @@ from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 import aiosmtplib
 
-from server.doctor.findings import Finding, Installation, failed, ok, skipped, warning
+from server.doctor.findings import RUN_AS_OWNER, Finding, Installation, failed, ok, skipped, warning
 from server.mail import Mail, Mailer, MailFailed
 from storage.ids import new_id
 
@@ -118,6 +118,8 @@ async def check_test_mail(installation: Installation) -> Finding:
     """One mail, on the way that all mails go."""
     if not installation.mail_to:
         return skipped("--mail-to ADDRESS sends one")
+    if not installation.settings.smtp_url and installation.folder_owner is not None:
+        return skipped("it would be a file in a folder that is not ours", RUN_AS_OWNER)
     mail = Mail(
         installation.mail_to,
         "Fieldsync can send mails",

@@ -4,7 +4,7 @@ import re
 import time
 
 from server.clock import now
-from server.doctor.findings import Finding, Installation, failed, ok, skipped, warning
+from server.doctor.findings import RUN_AS_OWNER, Finding, Installation, failed, ok, skipped, warning
 from server.doctor.machine import sqlite_file
 from storage.database import Connection, Database, open_database
 from storage.migrate import revisions
@@ -15,6 +15,12 @@ _SKEW_SECONDS = 2.0
 _CONNECTIONS_EACH = 20
 _LATE_SECONDS = 300
 _NO_DATABASE = "the database does not answer"
+_NOT_REACHED = (
+    "Start PostgreSQL; then look at host and port in FIELDSYNC_DATABASE_URL and at the firewall between."
+)
+_HELD = (
+    "Another program holds the database: find it (fuser fieldsync.db), and end a backup or shell that hangs."
+)
 
 #: What an error says -> what to do. The first that is found in it counts.
 _ADVICE = [
@@ -40,16 +46,13 @@ _ADVICE = [
     ),
     (
         r"Connect call failed|refused|No such file|[Tt]ime(d out|out)|unreachable|closed|shutting down|starting up",
-        "Start PostgreSQL; then look at host and port in FIELDSYNC_DATABASE_URL and at the firewall between.",
+        _NOT_REACHED,
     ),
     (
         r"full|No space|could not extend",
         "Make room on the disk of the database. Clients keep what they have and retry.",
     ),
-    (
-        r"locked",
-        "Another program holds the database: find it (fuser fieldsync.db), and end a backup or shell that hangs.",
-    ),
+    (r"locked", _HELD),
     (
         r"read-?only|unable to open|[Pp]ermission denied",
         "Give the database's file and folder to the account of the service: sudo chown -R fieldsync: FOLDER",
@@ -94,6 +97,12 @@ async def check_database(installation: Installation) -> Finding:
             f"{text}; its encoding is {about.encoding}",
             "Make a database that can hold every text: createdb -E UTF8",
         )
+    if await database.read(diagnosis.changes_backend):
+        return warning(
+            f"{text}; through a pooler that changes the server's connection between transactions",
+            "Let the pooler (PgBouncer) work in session mode, or connect to PostgreSQL directly: the lock of the clock "
+            "and waking of workers belong to one connection.",
+        )
     if milliseconds > _SLOW_MS:
         return warning(
             f"{text}: far away",
@@ -105,6 +114,22 @@ async def check_database(installation: Installation) -> Finding:
             f"Raise max_connections of PostgreSQL: every process takes up to {_CONNECTIONS_EACH}.",
         )
     return ok(text)
+
+
+def when_unreachable(installation: Installation) -> str:
+    """What to do if the database does not answer in time."""
+    return "Look at the disk of the data folder: it hangs." if installation.is_sqlite else _NOT_REACHED
+
+
+def when_locked(installation: Installation) -> str:
+    """What to do if it answers, and a transaction does not end in time."""
+    if installation.is_sqlite:
+        return _HELD
+    return (
+        "Another transaction holds a lock: SELECT pid, state, query FROM pg_stat_activity WHERE "
+        "cardinality(pg_blocking_pids(pid)) > 0 OR state = 'idle in transaction' shows who waits and for whom. A "
+        "full disk looks alike."
+    )
 
 
 async def _latency(database: Database) -> float:
@@ -173,6 +198,8 @@ async def check_writing(installation: Installation) -> Finding:
     database = installation.database
     if database is None or not installation.schema_is_current:
         return skipped(_why_not(installation))
+    if installation.is_sqlite and installation.folder_owner is not None:
+        return skipped("the database's folder is not ours", RUN_AS_OWNER)
     try:
         began = time.perf_counter()
         mode = await database.write(_write, now())

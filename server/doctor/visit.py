@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import os
 import shutil
 import sys
 import textwrap
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from importlib.metadata import version
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from server.doctor import files, machine, printing, reaching, sending, storing
 from server.doctor.findings import Check, Finding, Installation, State, failed, one_line
@@ -18,11 +19,11 @@ from server.settings import Settings
 CHECKS = (
     Check("settings", machine.check_settings),
     Check("data-folder", machine.check_data_folder),
-    Check("database", storing.check_database),
+    Check("database", storing.check_database, late=storing.when_unreachable),
     Check("database-file", machine.check_database_file),
     Check("schema", storing.check_schema),
     Check("teams", storing.check_teams),
-    Check("writing", storing.check_writing),
+    Check("writing", storing.check_writing, late=storing.when_locked),
     Check("clock", storing.check_clock),
     Check("background-work", storing.check_background_work),
     Check("failed-tasks", storing.check_failed_tasks),
@@ -69,12 +70,13 @@ async def _made(check: Check, installation: Installation) -> Finding:
     limit = asyncio.timeout(check.seconds)
     try:
         async with limit:
-            return await check.work(installation)
+            state, text, advice = await check.work(installation)
+        return Finding(state, installation.hide(text), installation.hide(advice))
     except Exception as error:
         if limit.expired():
             return failed(
                 f"no answer within {check.seconds:.0f} seconds",
-                "Whatever is asked here hangs: a disk, a network, a lock. Its own log or status says more.",
+                check.late(installation),
             )
         return failed(
             f"{type(error).__name__}: {installation.quote(error)}",
@@ -82,12 +84,12 @@ async def _made(check: Check, installation: Installation) -> Finding:
         )
 
 
-def visit(settings: Settings, *, mail_to: str = "", as_json: bool = False) -> int:
-    """Make all checks and print what they find; answers the exit status."""
-    return asyncio.run(_visit(Installation(settings, mail_to), as_json))
+def visit(settings: Settings, *, mail_to: str = "", as_json: bool = False) -> NoReturn:
+    """Make all checks, print what they find and end the process with its exit status."""
+    asyncio.run(_visit(Installation(settings, mail_to), as_json))
 
 
-async def _visit(installation: Installation, as_json: bool) -> int:
+async def _visit(installation: Installation, as_json: bool) -> NoReturn:
     results: list[Result] = []
     async for result in examine(installation):
         results.append(result)
@@ -99,7 +101,8 @@ async def _visit(installation: Installation, as_json: bool) -> int:
     else:
         counted = Counter(result.finding.state for result in results)
         say("\n" + ", ".join(f"{counted[state]} {state}" for state in State))
-    return 1 if worst is State.FAILED else 0
+    # Not by returning: Python waits for its threads, and one may hang in what a check has asked.
+    os._exit(1 if worst is State.FAILED else 0)
 
 
 def refused(reason: str, as_json: bool) -> str:

@@ -1,6 +1,7 @@
 """Changing report templates: create (9.8), new versions (9.10), metadata (9.9), archiving (9.5), the default (9.6, 9.7)."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import msgspec
@@ -31,7 +32,7 @@ from server.report_templates.shapes import (
 from server.reports.loading import Contents, Options, stored_options
 from server.workflows.intake import truth
 from storage.blobs import BlobStore, new_key
-from storage.database import Connection, Contended, Database
+from storage.database import Connection, Database, Unavailable
 from storage.ids import new_id
 from storage.queries import report_templates as queries
 from storage.queries import team_settings
@@ -75,23 +76,29 @@ async def create_template(
     options = (asked.options or AskedOptions()).over(default_options(asked.name))
     user, at, template_id = request.user, now(), new_id()
     metadata = with_metadata({}, asked.metadata or {})
-    await check(printing, contents)
-    header_key = await _put(blobs, user, contents.header, at)
-    body_key = await _put(blobs, user, contents.body, at)
-    encoded = msgspec.json.encode(options)
-    version = VersionRow(new_id(), template_id, 1, body_key, header_key, encoded, user.subject_id, at)
+    await check(printing, user.team_id, contents)
     row = TemplateRow(
         template_id=template_id,
         name=asked.name,
         description=asked.description or None,
         metadata=metadata,
         archived=False,
-        version_id=version.version_id,
+        version_id=new_id(),
         created_by=user.subject_id,
         created_at=at,
         updated_at=at,
     )
-    await database.settle(_create, user, row, version)
+    async with _stored(blobs, user, at, header_key=contents.header, body_key=contents.body) as keys:
+        version = VersionRow(
+            **keys,
+            version_id=row.version_id,
+            template_id=template_id,
+            number=1,
+            options=msgspec.json.encode(options),
+            user_id=user.subject_id,
+            uploaded_at=at,
+        )
+        await database.settle(_create, user, row, version)
     return json_response(printed(row, version, contents, False))
 
 
@@ -119,18 +126,9 @@ async def update_template(
         raise not_found()
     header, body = asked.header_content, asked.body_content
     if header is not None or body is not None:
-        await check(printing, Contents(header or "", body or ""))
-    keys: dict[str, str] = {}
-    if header is not None:
-        keys["header_key"] = await _put(blobs, user, header, at)
-    if body is not None:
-        keys["body_key"] = await _put(blobs, user, body, at)
-    try:
+        await check(printing, user.team_id, Contents(header or "", body or ""))
+    async with _stored(blobs, user, at, header_key=header, body_key=body) as keys:
         held = await database.settle(_update, user, report_template_id, asked, keys, at)
-    except (Problem, Contended):
-        # Surely not recorded. After Unavailable nobody knows.
-        await delete_now(blobs, list(keys.values()))
-        raise
     return await _answer(blobs, held)
 
 
@@ -208,10 +206,25 @@ async def unset_default(
     return json_response(b"null") if held is None else await _answer(blobs, held)
 
 
-async def _put(blobs: BlobStore, user: Principal, content: str, at: int) -> str:
-    key, data = new_key(user.team_id, at), content.encode()
-    await blobs.put(key, data, content_type=CONTENT_TYPE, size=len(data))
-    return key
+@asynccontextmanager
+async def _stored(
+    blobs: BlobStore, user: Principal, at: int, **contents: str | None
+) -> AsyncIterator[dict[str, str]]:
+    """Put contents into the store; their keys by the same names, without those that are null. If the block fails they
+    are deleted again."""
+    keys: dict[str, str] = {}
+    try:
+        for name, content in contents.items():
+            if content is not None:
+                keys[name] = new_key(user.team_id, at)
+                data = content.encode()
+                await blobs.put(keys[name], data, content_type=CONTENT_TYPE, size=len(data))
+        yield keys
+    except Unavailable:
+        raise  # recorded or not, nobody knows
+    except Exception:
+        await delete_now(blobs, list(keys.values()))
+        raise
 
 
 async def _answer(blobs: BlobStore, held: _Held) -> Response[bytes]:

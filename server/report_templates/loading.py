@@ -1,18 +1,22 @@
 """The contents of report templates, as answers and before they are kept: read, and checked in the printer's pool."""
 
+import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from media.pdf import Template, TemplateProblem, check_template
 from media.sandbox import Interrupted, Refused, Sandbox
 from server.errors import Problem
+from server.report_templates.slots import Lines
 from server.reports.loading import Contents, load_contents
 from storage.blobs import BlobNotFound, BlobStore
 from storage.queries.report_templates import VersionRow
 
 T = TypeVar("T")
+log = logging.getLogger("fieldsync.reports")
 
 CONTENT_TYPE = "text/html"
+_lines = Lines()
 
 
 async def readable(blobs: BlobStore, version: VersionRow) -> Contents:
@@ -29,13 +33,14 @@ async def readable(blobs: BlobStore, version: VersionRow) -> Contents:
         ) from None
 
 
-async def check(printing: Sandbox, contents: Contents) -> None:
-    """Look whether contents are templates.
+async def check(printing: Sandbox, team_id: int, contents: Contents) -> None:
+    """Look whether contents are templates. A team's third check waits for one of the two before it.
 
     Raises:
         Problem: 422 ``template-syntax`` with ``line`` and ``column``, or ``template-refused``.
     """
-    await in_sandbox(printing, check_template, Template(contents.body, contents.header))
+    async with _lines.place(team_id):
+        await in_sandbox(printing, check_template, Template(contents.body, contents.header))
 
 
 async def in_sandbox(printing: Sandbox, function: Callable[..., T], *args: Any) -> T:
@@ -43,7 +48,7 @@ async def in_sandbox(printing: Sandbox, function: Callable[..., T], *args: Any) 
 
     Raises:
         Problem: 422 ``template-syntax``, ``template-failed`` or ``template-refused``; 503
-            ``printing-interrupted``.
+            ``printing-interrupted`` or ``printing-unavailable``.
     """
     try:
         return await printing.run(function, *args)
@@ -63,4 +68,11 @@ async def in_sandbox(printing: Sandbox, function: Callable[..., T], *args: Any) 
             503,
             "printing-interrupted",
             "The printer was interrupted, which is not the template's fault. Try again.",
+        ) from None
+    except (OSError, ImportError) as error:
+        log.error("nothing can be printed: %s", error)
+        raise Problem(
+            503,
+            "printing-unavailable",
+            "The printer's libraries are missing on this server; `fieldsync doctor` says which.",
         ) from None

@@ -1,8 +1,7 @@
 """Previews: what a template makes of a job, without keeping anything."""
 
 import asyncio
-import base64
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 from litestar import Response, post
@@ -27,8 +26,10 @@ from server.report_templates.shapes import (
     default_options,
     not_found,
 )
+from server.report_templates.slots import Slots
 from server.reports.context import local_files, report_context
 from server.reports.loading import Contents, Options, stored_options, template_of
+from server.reports.pictures import first, needed
 from storage.blobs import BlobStore, content_disposition
 from storage.database import Connection, Database
 from storage.queries import jobs as job_queries
@@ -38,10 +39,10 @@ from storage.queries.report_templates import VersionRow
 
 Images = Literal["large", "small", "none"]
 
-#: Previews of one process at once. Each waits for a worker that reports need as well, with a job and a template of a
-#: megabyte in memory.
-AT_ONCE = 4
-_slots = asyncio.Semaphore(AT_ONCE)
+_slots = Slots()
+#: What a preview takes of a job's pictures, and of their bytes; a report takes all. Forty photos of 1280 pixels.
+MOST_PICTURES, MOST_PICTURE_BYTES = 500, 16_000_000
+_MOST_PDF_BYTES = 60_000_000
 
 _FORMATS = ("json", "html", "pdf")
 _NOSNIFF = {"X-Content-Type-Options": "nosniff"}
@@ -62,13 +63,6 @@ class AskedPreview(msgspec.Struct, rename="camel"):
     body_content: str | None = None
     options: AskedOptions | None = None
     images: Images = "large"
-
-
-class _Preview(NamedTuple):
-    """The HTML, the PDF, or both, whatever was asked for."""
-
-    page: Printed | None
-    document: Printed | None
 
 
 @post(
@@ -95,32 +89,32 @@ async def preview_template(
             400, "invalid-parameter", f"format must be one of {', '.join(_FORMATS)}.", field="format"
         )
     asked = _checked(await request.body())
-    if _slots.locked():
-        raise Problem(503, "busy", f"{AT_ONCE} previews are being made. Try again in a moment.")
-    async with _slots:
-        made = await _preview(request.user, asked, wanted, database, blobs, printing)
-    return _answer(made)
+    with _slots.place(request.user.team_id):
+        printed = await _printed(request.user, asked, wanted, database, blobs, printing)
+        return await asyncio.to_thread(_answer, printed, wanted)  # megabytes
 
 
-async def _preview(
+async def _printed(
     user: Principal,
     asked: AskedPreview,
     wanted: str,
     database: Database,
     blobs: BlobStore,
     printing: Sandbox,
-) -> _Preview:
+) -> Printed:
     job, version = await database.read(_found, user, asked)
     template = await _template(blobs, asked, version)
     material = await report_context(database, blobs, user.team_id, job, asked.images)
-    async with local_files(blobs, material.keys) as files:
-
-        async def made(as_pdf: bool) -> Printed:
-            return await in_sandbox(printing, print_report, template, material.context, files, as_pdf)
-
-        page = None if wanted == "pdf" else await made(as_pdf=False)
-        document = None if wanted == "html" else await made(as_pdf=True)
-    return _Preview(page, document)
+    pictures = needed(material, template)
+    shown = first(pictures, material.sizes, MOST_PICTURES, MOST_PICTURE_BYTES)
+    async with local_files(blobs, shown) as files:
+        as_pdf, with_html = wanted != "html", wanted != "pdf"
+        arguments = (template, material.context, files, as_pdf, with_html, _MOST_PDF_BYTES)
+        printed = await in_sandbox(printing, print_report, *arguments)
+    if len(shown) == len(pictures):
+        return printed
+    note = f"the preview has {len(shown):,} of {len(pictures):,} pictures; a report has all of them"
+    return printed._replace(log=(note, *printed.log))
 
 
 def _checked(body: bytes) -> AskedPreview:
@@ -167,22 +161,20 @@ async def _template(blobs: BlobStore, asked: AskedPreview, version: VersionRow |
     return template_of(contents, below if asked.options is None else asked.options.over(below))
 
 
-def _answer(made: _Preview) -> Response[bytes]:
-    page, document = made
+def _answer(printed: Printed, wanted: str) -> Response[bytes]:
     headers = {**NO_STORE, **_NOSNIFF}
-    if page is not None and document is not None:
-        body = {
-            "html": page.html,
-            "pages": document.pages,
-            "log": list(dict.fromkeys((*page.log, *document.log))),
-            "pdf": base64.b64encode(document.pdf).decode(),
-        }
-        return Response(msgspec.json.encode(body), media_type=JSON, headers=headers)
-    if document is not None:
+    if wanted == "html":
+        return Response(printed.html, media_type="text/html", headers={**headers, **_HARMLESS})
+    if wanted == "pdf":
         headers["Content-Disposition"] = content_disposition("preview.pdf", inline=True)
-        return Response(document.pdf, media_type="application/pdf", headers=headers)
-    assert page is not None
-    return Response(page.html.encode(), media_type="text/html", headers={**headers, **_HARMLESS})
+        return Response(printed.pdf, media_type="application/pdf", headers=headers)
+    body = {
+        "html": printed.html.decode(),
+        "pages": printed.pages,
+        "log": printed.log,
+        "pdf": printed.pdf,  # msgspec writes bytes as Base64
+    }
+    return Response(msgspec.json.encode(body), media_type=JSON, headers=headers)
 
 
 route_handlers = [preview_template]

@@ -1,19 +1,19 @@
 """Making reports in the background, and removing those of no more use."""
 
-import re
+import logging
 from collections.abc import Mapping
-from urllib.parse import unquote
 
-from media.pdf import Template, TemplateProblem, print_report
+from media.pdf import Printed, Template, TemplateProblem, print_report
 from media.sandbox import Interrupted, Refused, Sandbox
 from server.clock import now
 from server.reports.builtin import BUILT_IN
 from server.reports.context import ReportMaterial, local_files, report_context
 from server.reports.links import PDF
 from server.reports.loading import load_template
+from server.reports.pictures import needed
 from server.settings import Settings
 from server.worker import Handler, Retry
-from storage.blobs import BlobNotFound, BlobStore, BlobsUnavailable
+from storage.blobs import BlobNotFound, BlobStore, BlobsUnavailable, new_key
 from storage.database import Connection, Database
 from storage.queries import jobs as job_queries
 from storage.queries import report_templates
@@ -24,17 +24,27 @@ from storage.queries.reports import GENERATE, PENDING, ReportRow
 from storage.queries.tasks import MAX_ATTEMPTS
 from storage.queue import Task
 
+log = logging.getLogger("fieldsync.reports")
+
 _RETRY_SECONDS = 10
+#: Of a printer that is not there, or that somebody ends: over half a minute.
+_PRINTER_ATTEMPTS = 3
 _AT_ONCE = 200
 #: Reports that a newer one has replaced can be read so long.
 KEPT_SECONDS = 30 * 24 * 3600
 _SECOND = 1_000_000
-#: How a template says a picture of another size than the one that ``src`` stands for.
-_SIZES_IN_TEMPLATE = re.compile(r"thumbnails|att:")
 
 
 class _Failed(Exception):
     """There will be no report; the text says why, for people."""
+
+
+class _NoPrinter(Exception):
+    """Nothing can be printed now, whatever the template; the text says why."""
+
+
+#: Trying again changes nothing.
+_FOR_GOOD = (_Failed, TemplateProblem, Refused)
 
 
 def handlers(
@@ -46,7 +56,7 @@ def handlers(
     async def generate(task: Task) -> None:
         """Make the report that the task is about."""
         row, job, version = await database.read(_load, task.team_id, task.subject)
-        if row is None or row.state != PENDING or row.blob_key is None:
+        if row is None or row.state != PENDING:
             return  # made before, or nobody's
         if job is None:
             await database.write(queries.forget, task.team_id, [row.report_id], now())
@@ -54,36 +64,20 @@ def handlers(
         try:
             template = await _template(blobs, row, version)
             material = await report_context(database, blobs, task.team_id, job, row.images)
-            async with local_files(blobs, _needed(material, row, template)) as files:
-                printed = await printing.run(print_report, template, material.context, files)
-            await blobs.put(row.blob_key, printed.pdf, content_type=PDF, size=len(printed.pdf))
+            pictures = needed(material, template, all_sizes=row.template_id is not None)
+            async with local_files(blobs, pictures) as files:
+                printed = await _printed(printing, template, material, files)
+            await _keep(database, blobs, task.team_id, row.report_id, job.rev, printed)
         except BlobsUnavailable:
             raise Retry(_RETRY_SECONDS) from None
-        except (_Failed, TemplateProblem, Refused) as failure:
-            await database.settle(queries.failed, task.team_id, row.report_id, _reason(failure), now())
-            return
         except Exception as error:
-            if task.attempts >= MAX_ATTEMPTS:
-                reason = (
-                    "The printer was ended each time before it was ready."
-                    if isinstance(error, Interrupted)
-                    else "An error on our side; it was logged."
-                )
+            reason = _reason(error, task.attempts)
+            if reason is not None:
                 await database.settle(queries.failed, task.team_id, row.report_id, reason, now())
-            raise  # tried again, or for an administrator to see
-
-        def done(connection: Connection) -> bool:
-            return queries.made(
-                *(connection, task.team_id, row.report_id),
-                rev=job.rev,
-                size=len(printed.pdf),
-                pages=printed.pages,
-                log=printed.log,
-                now=now(),
-            )
-
-        if not await database.settle(done):
-            await blobs.delete([row.blob_key])  # the job was deleted meanwhile
+            if not isinstance(error, _FOR_GOOD) and (reason is None or task.attempts >= MAX_ATTEMPTS):
+                raise  # tried again, or for an administrator to see
+            if isinstance(error, _NoPrinter):
+                log.error("report %s was given up after %d attempts: %s", row.report_id, task.attempts, error)
 
     return {GENERATE: generate}
 
@@ -93,13 +87,16 @@ async def purge(database: Database) -> int:
     before, removed = now() - KEPT_SECONDS * _SECOND, 0
     while found := await database.read(queries.outdated, before, _AT_ONCE):
 
-        def work(connection: Connection, found: list[tuple[int, str]] = found) -> None:
-            for team_id in sorted({team_id for team_id, _ in found}):
-                theirs = [report_id for team, report_id in found if team == team_id]
-                queries.forget(connection, team_id, theirs, now())
+        def work(connection: Connection, found: list[tuple[int, str]] = found) -> int:
+            return sum(
+                queries.forget_outdated(
+                    *(connection, team_id, [report_id for team, report_id in found if team == team_id]),
+                    *(before, now()),
+                )
+                for team_id in sorted({team_id for team_id, _ in found})
+            )
 
-        await database.write(work)
-        removed += len(found)
+        removed += await database.write(work)
     return removed
 
 
@@ -126,19 +123,52 @@ async def _template(blobs: BlobStore, row: ReportRow, version: VersionRow | None
         raise _Failed("A file of the template is missing in the store of files.") from None
 
 
-def _needed(material: ReportMaterial, row: ReportRow, template: Template) -> Mapping[str, str]:
-    """The pictures that the template can ask for. Most take what ``src`` says; on S3 each is copied first."""
-    if row.template_id is not None and _SIZES_IN_TEMPLATE.search(template.header + template.body):
-        return material.keys
-    sources = (file["src"] for file in material.context["attachments"])
-    names = {unquote(source.removeprefix("att:")) for source in sources if source is not None}
-    return {name: key for name, key in material.keys.items() if name in names}
+async def _printed(
+    printing: Sandbox, template: Template, material: ReportMaterial, files: Mapping[str, str]
+) -> Printed:
+    try:
+        return await printing.run(print_report, template, material.context, files)
+    except Interrupted as error:
+        raise _NoPrinter("The printer was ended each time before it was ready.") from error
+    except (ImportError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise _NoPrinter(f"The printer does not work: {error.strerror}.") from error
+        # What loads Pango says that it is not there with an OSError of no number.
+        raise _NoPrinter("The printer's libraries are missing; `fieldsync doctor` says which.") from error
 
 
-def _reason(failure: Exception) -> str:
-    if isinstance(failure, TemplateProblem):
-        where = "header" if failure.part == "headerContent" else "body"
-        return f"The template's {where} fails in line {int(failure.line)}: {failure.detail}"
-    if isinstance(failure, Refused):
-        return f"The report was given up. {failure}"
-    return str(failure)
+async def _keep(
+    database: Database, blobs: BlobStore, team_id: int, report_id: str, rev: int, printed: Printed
+) -> None:
+    """Store what was printed, as this attempt's own file."""
+    key, size = new_key(team_id, now()), len(printed.pdf)
+    await blobs.put(key, printed.pdf, content_type=PDF, size=size)
+
+    def done(connection: Connection) -> bool:
+        return queries.made(
+            *(connection, team_id, report_id),
+            blob_key=key,
+            rev=rev,
+            size=size,
+            pages=printed.pages,
+            log=printed.log,
+            now=now(),
+        )
+
+    # Whatever this raises, the file stays: the row may have been written before the connection broke.
+    if not await database.settle(done):
+        await blobs.delete([key])  # the job was deleted meanwhile, or another attempt was faster
+
+
+def _reason(error: Exception, attempts: int) -> str | None:
+    """Why there is no report, for people; None if it is tried again."""
+    if isinstance(error, TemplateProblem):
+        where = "header" if error.part == "headerContent" else "body"
+        return f"The template's {where} fails in line {int(error.line)}: {error.detail}"
+    if isinstance(error, Refused):
+        return f"The report was given up. {error}"
+    if isinstance(error, _Failed):
+        return str(error)
+    if isinstance(error, _NoPrinter):
+        return str(error) if attempts >= _PRINTER_ATTEMPTS else None
+    return "An error on our side; it was logged." if attempts >= MAX_ATTEMPTS else None

@@ -4,7 +4,7 @@ Described for authors of templates in docs/reports.md.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -17,16 +17,13 @@ from media.formats import PICTURES, VIDEOS
 from server.attachments.archive import file_name_of
 from server.attachments.forgetting import details_of
 from server.clock import now
-from server.jobs.names import names_of, naming_version
-from server.reports.requesting import MOST_FILES
+from server.jobs.names import names_of
+from server.reports.surroundings import Around, decode_head, read_around
+from server.reports.surroundings import shown as shown_around
 from storage.blobs import BlobNotFound, BlobStore
-from storage.database import Connection, Database
-from storage.queries import attachments, team_settings, users, workflows
+from storage.database import Database
 from storage.queries.attachment_references import MISSING
-from storage.queries.attachments import AttachmentRow
 from storage.queries.jobs import JobView
-from storage.queries.users import UserRow
-from storage.queries.workflows import VersionRow, WorkflowRow
 from sync.facts import Names, job_facts, number, spelled_out, step_facts, text
 
 #: ``images`` -> the thumbnail in ``src``: 1,280 pixels fill the width of a page at 170 dpi, 640 a third of it.
@@ -38,27 +35,20 @@ _MAP = "https://www.openstreetmap.org/?mlat={latitude:.6f}&mlon={longitude:.6f}#
 #: How a scheduled job marks its jobs (section 6.1.5): ids, which say nothing to people.
 _MARKS = ("ScheduledJobId", "ScheduledTaskId")
 _COPIES_AT_ONCE = 8
+#: State of the files that a job has beyond those that are looked at.
+NOT_SHOWN = "not-shown"
 
 #: A job's view; its fractions remember how they were written.
 decode_job = msgspec.json.Decoder(float_hook=number).decode
 
 
 class ReportMaterial(NamedTuple):
-    """``context``: for the template. ``keys``: the blobs of pictures, by ``<attachmentId>/<size>``."""
+    """``context``: for the template. ``keys``: the blobs of pictures, by ``<attachmentId>/<size>``; ``sizes``: their
+    bytes."""
 
     context: dict[str, Any]
     keys: dict[str, str]
-
-
-class Around(NamedTuple):
-    """What stands around a job."""
-
-    zone: str
-    user: UserRow | None
-    workflow: WorkflowRow | None
-    version: VersionRow | None
-    naming: str | None
-    files: list[AttachmentRow]
+    sizes: dict[str, int]
 
 
 async def report_context(
@@ -71,10 +61,16 @@ async def report_context(
         images: ``large``, ``small`` or ``none``: which picture ``src`` of an attachment means.
     """
     del blobs  # the keys say which; whoever prints takes them from there
-    document: dict[str, Any] = decode_job(job.view)
-    around = await database.read(_around, team_id, job, document)
+    around = await database.read(
+        lambda connection: read_around(connection, team_id, job, decode_head(job.view))
+    )
     known = await names_of(database, team_id, around.naming) if around.naming is not None else None
-    return material_of(document, job.rev, around, known, images, now())
+
+    def work() -> ReportMaterial:
+        return material_of(decode_job(job.view), job.rev, around, known, images, now())
+
+    # A job has up to 10 MB: whoever else is served does not wait for that.
+    return await asyncio.to_thread(work)
 
 
 def material_of(
@@ -89,7 +85,8 @@ def material_of(
     """
     facts, steps = job_facts(document), step_facts(document, known)
     keys: dict[str, str] = {}
-    files = _Files(around.files, images, keys)
+    sizes: dict[str, int] = {}
+    files = _Files(around, images, keys, sizes)
     others = _contradictions(document)
     shown: dict[str, dict[str, Any]] = {}
     for position, step in enumerate(steps, start=1):
@@ -113,14 +110,11 @@ def material_of(
         },
         "steps": steps,
         "attachments": list(shown.values()),
-        "team": {"name": facts["teamName"], "timeZone": around.zone},
-        "user": _user(around.user, facts),
-        "workflow": _workflow(around, facts),
+        **shown_around(around, head, document.get("team")),
         "generated": _local(moment, around.zone),
-        "zone": around.zone,
         "images": images,
     }
-    return ReportMaterial(context, keys)
+    return ReportMaterial(context, keys, sizes)
 
 
 @asynccontextmanager
@@ -147,36 +141,20 @@ async def local_files(blobs: BlobStore, keys: Mapping[str, str]) -> AsyncIterato
         yield paths
 
 
-def _around(connection: Connection, team_id: int, job: JobView, document: Mapping[str, Any]) -> Around:
-    head = document["metadata"]
-    user_id, workflow_id, version_id = (
-        _searchable(head.get(name)) for name in ("userId", "workflowId", "workflowVersionId")
-    )
-    return Around(
-        zone=team_settings.default_timezone(connection, team_id),
-        user=users.user_by_id(connection, team_id, user_id) if user_id else None,
-        workflow=workflows.by_id(connection, team_id, workflow_id, True) if workflow_id else None,
-        version=workflows.version(connection, team_id, version_id) if version_id else None,
-        naming=naming_version(connection, team_id, document),
-        files=attachments.of_job(connection, team_id, job.job_id, "", MOST_FILES),
-    )
-
-
-def _searchable(value: Any) -> str | None:
-    return value if isinstance(value, str) and value and "\0" not in value else None
-
-
 class _Files:
     """The files of a job as templates see them.
 
     Args:
-        keys: where the keys of the pictures are put that are handed out.
+        keys, sizes: where the keys of the pictures are put that are handed out, and their bytes.
     """
 
-    def __init__(self, rows: Iterable[AttachmentRow], images: str, keys: dict[str, str]) -> None:
-        self._rows = {row.attachment_id: row for row in rows}
+    def __init__(self, around: Around, images: str, keys: dict[str, str], sizes: dict[str, int]) -> None:
+        self._rows = {row.attachment_id: row for row in around.files}
+        #: Of what is not among them.
+        self._unknown = NOT_SHOWN if around.has_more else MISSING
         self._images = images
         self._keys = keys
+        self._sizes = sizes
 
     def of_step(self, step: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [self._told(attachment_id, step) for attachment_id in step["attachmentIds"]]
@@ -188,6 +166,7 @@ class _Files:
         made = details.thumbnails if details is not None and self._images != "none" else ()
         sizes = {thumbnail.size: f"{attachment_id}/{thumbnail.size}" for thumbnail in made}
         self._keys.update({sizes[thumbnail.size]: thumbnail.key for thumbnail in made})
+        self._sizes.update({sizes[thumbnail.size]: thumbnail.bytes for thumbnail in made})
         wanted = (_SIZES.get(self._images, ""), *_INSTEAD)
         chosen = next((sizes[size] for size in wanted if size in sizes), None)
         kind = row.content_type if row is not None else None
@@ -196,7 +175,7 @@ class _Files:
             "fileName": file_name_of(row) if row is not None and stored else attachment_id,
             "contentType": kind,
             "size": row.size if row is not None else None,
-            "state": row.state if row is not None else MISSING,
+            "state": row.state if row is not None else self._unknown,
             "isImage": kind in PICTURES,
             "isVideo": kind in VIDEOS,
             "takenAt": details.takenAt if details is not None else None,
@@ -232,24 +211,6 @@ def _contradictions(document: Mapping[str, Any]) -> dict[str, list[str]]:
 def _place(facts: Mapping[str, Any]) -> dict[str, float] | None:
     latitude, longitude = facts["geoLatAverage"], facts["geoLongAverage"]
     return None if latitude is None else {"latitude": latitude, "longitude": longitude}
-
-
-def _user(user: UserRow | None, facts: Mapping[str, Any]) -> dict[str, str | None]:
-    if user is None:
-        # Somebody who was deleted, or whom only the tablet knew.
-        return {"id": text(facts["userId"]), "name": text(facts["userName"]), "email": None}
-    return {"id": user.user_id, "name": user.name or user.username, "email": user.email_address}
-
-
-def _workflow(around: Around, facts: Mapping[str, Any]) -> dict[str, Any]:
-    workflow, version = around.workflow, around.version
-    return {
-        "id": text(facts["workflowId"]),
-        "name": workflow.name if workflow is not None else text(facts["workflowTitle"]),
-        "description": workflow.description if workflow is not None else None,
-        "tags": msgspec.json.decode(workflow.tags) if workflow is not None else [],
-        "version": version.number if version is not None else None,
-    }
 
 
 def _local(moment: int, zone: str) -> str:

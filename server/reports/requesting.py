@@ -6,21 +6,22 @@ import msgspec
 
 from server.clock import now
 from server.reports.builtin import BUILT_IN, BUILT_IN_NAME
-from storage.blobs import new_key
+from server.reports.surroundings import decode_head, read_around, seen
 from storage.database import Connection, Database
 from storage.ids import new_id
-from storage.queries import attachments, report_templates, team_settings
 from storage.queries import jobs as job_queries
+from storage.queries import report_templates
 from storage.queries import reports as queries
 from storage.queries.reports import ReportRow
 
 #: What a report of the same job may show: pictures large or small, or none.
 IMAGES = ("large", "small", "none")
-#: More files than this of one job are neither shown nor looked at.
-MOST_FILES = 5_000
 _SECOND = 1_000_000
 #: A pending one that was asked for longer ago is asked for anew: whatever became of its task.
 _LOST_AFTER = 3600 * _SECOND
+#: One that failed is made again after so long; before, it is answered as it is, so that whoever waits for it by
+#: asking again and again learns of it.
+_FAILED_FOR = 60 * _SECOND
 #: Part of every fingerprint. Raise it when the same job would print differently.
 _EDITION = hashlib.sha256("\0".join((BUILT_IN.body, BUILT_IN.header)).encode()).hexdigest()
 
@@ -35,15 +36,12 @@ async def request_report(
     client_job_id: str,
     template_id: str | None,
     images: str,
-    failed_for: float = 60,
 ) -> ReportRow | None:
-    """The report of a job as it is now: ready, or pending and in the queue, or failed.
+    """The report of a job as it is now: ready, or pending and in the queue, or failed less than a minute ago.
 
     Args:
         template_id: None: the team's default template, else the built-in one.
         images: one of :data:`IMAGES`.
-        failed_for: seconds after which one that failed is made again; before, it is answered as it is, so that
-            whoever waits for it by asking again and again learns of it.
 
     Returns:
         None: there is no such job.
@@ -57,7 +55,7 @@ async def request_report(
         if wanted is None:
             return None, True
         found = queries.by_fingerprint(connection, team_id, wanted.job_id, wanted.fingerprint)
-        return found, found is not None and _stands(found, failed_for)
+        return found, found is not None and _stands(found)
 
     def ask(connection: Connection) -> ReportRow | None:
         wanted = _wanted(connection, team_id, client_job_id, template_id, images)
@@ -68,11 +66,11 @@ async def request_report(
     return found if enough else await database.write(ask)
 
 
-def _stands(row: ReportRow, failed_for: float) -> bool:
+def _stands(row: ReportRow) -> bool:
     """Whether nothing has to be done about a report."""
     if row.state == queries.PENDING:
         return now() - row.requested_at < _LOST_AFTER
-    return row.state == queries.READY or now() - (row.generated_at or 0) < failed_for * _SECOND
+    return row.state == queries.READY or now() - (row.generated_at or 0) < _FAILED_FOR
 
 
 def _wanted(
@@ -89,18 +87,13 @@ def _wanted(
         if found is None or found[0].archived:
             raise NoSuchTemplate(chosen)
         version_id, name = found[1].version_id, found[0].name
-    files = attachments.of_job(connection, team_id, job.job_id, "", MOST_FILES)
-    shown = [
-        *(_EDITION, job.rev, version_id, images),
-        team_settings.default_timezone(connection, team_id),
-        [(row.attachment_id, row.state, row.sha256) for row in files],
-    ]
-    moment = now()
+    head = decode_head(job.view)
+    decides = [_EDITION, job.rev, version_id, images, seen(read_around(connection, team_id, job, head), head)]
     return ReportRow(
         report_id=new_id(),
         job_id=job.job_id,
         client_job_id=job.client_job_id,
-        fingerprint=hashlib.sha256(msgspec.json.encode(shown)).digest(),
+        fingerprint=hashlib.sha256(msgspec.json.encode(decides)).digest(),
         rev=job.rev,
         template_id=chosen,
         version_id=version_id,
@@ -109,9 +102,9 @@ def _wanted(
         state=queries.PENDING,
         failure=None,
         log=None,
-        blob_key=new_key(team_id, moment),
+        blob_key=None,
         size=None,
         pages=None,
-        requested_at=moment,
+        requested_at=now(),
         generated_at=None,
     )

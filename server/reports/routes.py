@@ -134,7 +134,9 @@ async def get_pdf(
         # Before the answer begins: what goes wrong up to here is said with a status.
         first = await anext(chunks)
     except BlobNotFound:
-        raise Problem(404, "file-not-found", "The report's file was deleted.") from None
+        await database.settle(queries.lost, request.user.team_id, row.report_id, row.blob_key)
+        detail = "The report's file is missing in the store. Ask again: it is made anew."
+        raise Problem(503, "report-pending", detail, headers=_RETRY_AFTER) from None
 
     async def content() -> AsyncIterator[bytes]:
         async with aclosing(chunks):
@@ -207,7 +209,7 @@ async def _waited_for(
         raise Problem(422, "invalid-parameter", "images is large, small or none.", field="images")
     team_id = request.user.team_id
     try:
-        row = await request_report(database, team_id, job.client_job_id, template_id, images, failed_for=0)
+        row = await request_report(database, team_id, job.client_job_id, template_id, images)
     except NoSuchTemplate:
         raise _no_such_template() from None
     if row is None:

@@ -23,10 +23,12 @@ from storage.queries.deliveries import DELIVERED, DUE, FAILED, PREPARING, Attemp
 from sync.values import format_time, parse_time
 
 _STATES = (PREPARING, DUE, DELIVERED, FAILED)
+#: In lists; a delivery alone comes with all of them.
+_LISTED_ATTEMPTS = 20
 
 
 class Attempt(msgspec.Struct, rename="camel"):
-    """One attempt. ``answer``: what the receiver said, for administrators of triggers only."""
+    """One attempt. ``answer``: what the receiver said, for administrators of triggers only, and not in lists."""
 
     number: int
     at: str
@@ -37,7 +39,8 @@ class Attempt(msgspec.Struct, rename="camel"):
 
 
 class Delivery(msgspec.Struct, rename="camel"):
-    """A delivery as it is answered. ``attempts`` are those since it was last replayed, ``log`` has all.
+    """A delivery as it is answered. ``attempts`` are those since it was last replayed, ``log`` has all,
+    in lists the latest 20.
 
     ``payload`` is the job as it was when the event happened, for administrators of triggers only, and not in lists.
     """
@@ -61,10 +64,11 @@ class Delivery(msgspec.Struct, rename="camel"):
 
 
 class Found(NamedTuple):
-    """A delivery with its attempts, first to last."""
+    """A delivery with its attempts, first to last. ``has_answers``: with what receivers answered."""
 
     row: DeliveryRow
     log: list[AttemptRow]
+    has_answers: bool = True
 
 
 @get(
@@ -73,13 +77,12 @@ class Found(NamedTuple):
     tags=TAGS,
     summary="List a trigger's deliveries",
     description="Newest first, of the last 30 days. Query parameters: `state` (preparing, due, delivered or failed), "
-    "`clientJobId`, `skip` (0), `limit` (20, at most 1,000). What receivers answered is shown to callers who satisfy "
-    "Trigger_Admin.",
+    "`clientJobId`, `skip` (0), `limit` (20, at most 1,000). `log` has the latest 20 attempts at each, without answers.",
 )
 async def list_deliveries(
     request: TriggerRequest, trigger_id: FromPath[str], database: NamedDependency[Database]
 ) -> Response[bytes]:
-    """With every attempt."""
+    """With the latest attempts."""
     state = request.query_params.get("state") or None
     client_job_id = request.query_params.get("clientJobId") or None
     page = skip_and_limit(request)
@@ -92,7 +95,8 @@ async def list_deliveries(
     opt=READ,
     tags=TAGS,
     summary="Get a delivery",
-    description="For callers who satisfy Trigger_Admin with `payload`: what it tells of the job.",
+    description="With all attempts. For callers who satisfy Trigger_Admin with `payload`, what it tells of the job, and "
+    "with `answer`, what the receiver said to each attempt.",
 )
 async def get_delivery(
     request: TriggerRequest,
@@ -101,9 +105,10 @@ async def get_delivery(
     database: NamedDependency[Database],
 ) -> Response[bytes]:
     """One, with every attempt."""
-    found = await database.read(load, request.user.team_id, trigger_id, delivery_id)
+    sees_all = _sees_all(request.user)
+    found = await database.read(load, request.user.team_id, trigger_id, delivery_id, sees_all)
     answer = printed(found, request.user)
-    if _sees_all(request.user):
+    if sees_all:
         answer.payload = msgspec.Raw(found.row.payload)
     return json_response(msgspec.json.encode(answer))
 
@@ -147,8 +152,10 @@ async def replay_failed(
     return json_response(msgspec.json.encode({"replayed": replayed}))
 
 
-def load(connection: Connection, team_id: int, trigger_id: str, delivery_id: str) -> Found:
-    """A delivery of this trigger.
+def load(
+    connection: Connection, team_id: int, trigger_id: str, delivery_id: str, answers: bool = True
+) -> Found:
+    """A delivery of this trigger with all attempts; ``answers``: with what receivers answered.
 
     Raises:
         Problem: 404 ``no-such-delivery``.
@@ -156,12 +163,13 @@ def load(connection: Connection, team_id: int, trigger_id: str, delivery_id: str
     row = queries.one(connection, team_id, delivery_id)
     if row is None or row.trigger_id != trigger_id:
         raise Problem(404, "no-such-delivery", "The trigger has no such delivery. They are kept for 30 days.")
-    return Found(row, queries.attempts_of(connection, team_id, [delivery_id]).get(delivery_id, []))
+    log = queries.attempts_of(connection, team_id, [delivery_id], answers=answers)
+    return Found(row, log.get(delivery_id, []), answers)
 
 
 def printed(found: Found, user: Principal) -> Delivery:
     """A delivery as ``user`` may see it, without its payload."""
-    row, answers = found.row, _sees_all(user)
+    row, answers = found.row, found.has_answers and _sees_all(user)
     return Delivery(
         delivery_id=row.delivery_id,
         webhook_id=message_id(row.delivery_id),
@@ -219,12 +227,13 @@ def _page(
     if state is not None and state not in _STATES:
         raise Problem(400, "invalid-parameter", f"state must be one of {', '.join(_STATES)}.", field="state")
     rows = queries.page(connection, team_id, trigger_id, state, skip, limit, client_job_id)
-    log = queries.attempts_of(connection, team_id, [row.delivery_id for row in rows])
-    return [Found(row, log.get(row.delivery_id, [])) for row in rows]
+    ids = [row.delivery_id for row in rows]
+    log = queries.attempts_of(connection, team_id, ids, answers=False, latest=_LISTED_ATTEMPTS)
+    return [Found(row, log.get(row.delivery_id, []), has_answers=False) for row in rows]
 
 
 def _replay(connection: Connection, team_id: int, trigger_id: str, delivery_id: str, at: int) -> Found:
-    trigger = _load_trigger(connection, team_id, trigger_id)
+    trigger = _load_trigger(connection, team_id, trigger_id, lock=True)
     load(connection, team_id, trigger_id, delivery_id)
     if trigger.archived:
         raise shapes.archived()
@@ -236,7 +245,7 @@ def _replay(connection: Connection, team_id: int, trigger_id: str, delivery_id: 
 
 
 def _replay_failed(connection: Connection, team_id: int, trigger_id: str, since: str | None, at: int) -> int:
-    trigger = _load_trigger(connection, team_id, trigger_id)
+    trigger = _load_trigger(connection, team_id, trigger_id, lock=True)
     moment = parse_time((since or "").strip())
     if moment is None:
         raise Problem(
@@ -250,8 +259,11 @@ def _replay_failed(connection: Connection, team_id: int, trigger_id: str, since:
     return queries.replay_failed(connection, team_id, trigger_id, moment, at)
 
 
-def _load_trigger(connection: Connection, team_id: int, trigger_id: str) -> triggers.TriggerRow:
-    row = triggers.one(connection, team_id, trigger_id)
+def _load_trigger(
+    connection: Connection, team_id: int, trigger_id: str, lock: bool = False
+) -> triggers.TriggerRow:
+    # Whoever writes to many deliveries locks their trigger first, as the engine does: so nobody locks another out.
+    row = triggers.one(connection, team_id, trigger_id, lock)
     if row is None:
         raise shapes.not_found()
     return row

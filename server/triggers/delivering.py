@@ -2,20 +2,20 @@
 
 One task sends for one trigger, so that a receiver that hangs holds up nobody else; it sends several deliveries at
 once, notes how they went in one transaction, and leaves behind a task for what is due later. A worker that is
-killed in between has sent what nobody noted: it is sent again, under the same webhook-id.
+killed in between has sent what nobody noted: it is sent again, under the same webhook-id. Mails are sent by tasks of
+a kind of their own, so few at once that a mail server that hangs does not hold up webhooks.
 """
 
 import asyncio
 import functools
 import logging
-import random
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from server.clock import now
 from server.mail import Mailer, MailFailed
@@ -25,6 +25,7 @@ from server.timetable import Entry
 from server.triggers import disabling, signing
 from server.triggers.keys import QueryKeys
 from server.triggers.mails import send_mail
+from server.triggers.noting import Made, Outcome, note
 from server.triggers.payload import message_id, webhook_body
 from server.triggers.receivers import ForbiddenReceiver, Receivers
 from server.worker import Handler
@@ -32,7 +33,7 @@ from storage.blobs import BlobStore
 from storage.database import Connection, Database
 from storage.queries import deliveries as queries
 from storage.queries import tasks, triggers
-from storage.queries.deliveries import Attempted, DeliveryRow
+from storage.queries.deliveries import DeliveryRow
 from storage.queries.secrets import shared_secret
 from storage.queries.triggers import TriggerRow
 from storage.queue import Task
@@ -47,49 +48,29 @@ CONCURRENCY = 256
 #: Deliveries of one trigger that are sent at once: few at first, one more after each success. A receiver that hangs
 #: holds few connections, and those of all that may hang fit under the usual limit of 1,024 open files.
 AT_FIRST, AT_ONCE = 2, 16
-#: Deliveries that are fetched and noted together.
-PIECE = 64
-#: A mail server serves everybody.
+#: Deliveries that are fetched and noted together. Before each piece the trigger is looked at anew.
+PIECE = 32
+#: Triggers that one process mails for at once, one mail each: a mail server serves everybody, and a mail with its
+#: report takes memory.
 MAILS_AT_ONCE = 2
 #: For one attempt, from the name to the last byte of the answer.
 ATTEMPT_SECONDS = 15.0
 #: After this a run makes room for another trigger.
 RUN_SECONDS = 30.0
-#: After the first, second, … failed attempt; after the one that follows the last of them, it has failed.
-GAPS = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
-JITTER = 0.2
 MAX_RETRY_AFTER = 86_400
 KEPT_DAYS = 30
+#: What is being prepared has a task. Where it has not: after the first of these if no file can be waited for any more,
+#: else after the second, another one begins.
+_ABANDONED_SECONDS, _LONG_ABANDONED_SECONDS = 600, 7200
+#: For noting what has been sent, where the worker stops meanwhile; shorter than what it allows for that.
+_NOTE_SECONDS = 3.0
 
 _SECOND = 1_000_000
 _HOUR = 3600
 _DAY_US = 24 * _HOUR * _SECOND
 _PURGED_AT_ONCE = 500
-_MAX_ERROR = 500
 #: Their Retry-After says when to come back (RFC 6585, RFC 9110).
 _BUSY = {429, 503}
-_GONE = 410
-
-
-class Outcome(NamedTuple):
-    """How one attempt went.
-
-    Attributes:
-        wait_seconds: how long the receiver wants to be left alone.
-        final: no further attempt can succeed.
-        hung: it took all the time there is.
-        counts: it says something about the receiver, and not about our own mail server.
-    """
-
-    delivered: bool
-    status: int | None = None
-    error: str | None = None
-    answer: bytes | None = None
-    wait_seconds: float = 0
-    final: bool = False
-    hung: bool = False
-    counts: bool = True
-
 
 Send = Callable[[DeliveryRow, int], Awaitable[Outcome]]
 
@@ -98,8 +79,10 @@ def handlers(
     database: Database, blobs: BlobStore, mailer: Mailer, settings: Settings
 ) -> Mapping[str, Handler]:
     """Kind of task -> what does it."""
+    engine = Engine(database, blobs, mailer, settings)
     return {
-        queries.DELIVER: Engine(database, blobs, mailer, settings).deliver,
+        queries.DELIVER: engine.deliver,
+        queries.DELIVER_MAILS: engine.deliver_mails,
         disabling.TELL: disabling.teller(database, mailer),
     }
 
@@ -107,7 +90,6 @@ def handlers(
 def entries(database: Database) -> list[Entry]:
     """What the clock does about deliveries."""
     return [
-        Entry("triggers that only fail", _HOUR, lambda: disabling.disable_failing(database, now())),
         Entry("old deliveries", _HOUR, lambda: purge(database, now() - KEPT_DAYS * _DAY_US)),
         Entry("deliveries nobody sends", 600, lambda: resume_neglected(database, now())),
     ]
@@ -122,17 +104,24 @@ async def purge(database: Database, before: int) -> int:
 
 
 async def resume_neglected(database: Database, at: int) -> int:
-    """Have sent what is due and has no task, which should not be; answers of how many triggers."""
-    found = await database.read(queries.neglected, at)
+    """Have sent what is due, and prepared what is to be, where there is no task for it, which should not be; answers
+    of how many triggers, and how many deliveries.
+    """
+    before = [at - seconds * _SECOND for seconds in (_ABANDONED_SECONDS, _LONG_ABANDONED_SECONDS)]
+    unsent = await database.read(queries.neglected, at)
+    unprepared = await database.read(queries.abandoned, *before, at)
 
     def enqueue(connection: Connection) -> None:
-        for team_id, trigger_id in found:
-            tasks.enqueue(connection, team_id, queries.DELIVER, trigger_id, now=at)
+        for kind, found in ((queries.DELIVER, unsent), (queries.PREPARE, unprepared)):
+            for team_id, subject in found:
+                tasks.enqueue(connection, team_id, kind, subject, now=at)
 
-    if found:
-        log.warning("nobody was sending for %d triggers", len(found))
+    if unsent or unprepared:
+        log.warning(
+            "nobody was sending for %d triggers, or preparing %d deliveries", len(unsent), len(unprepared)
+        )
         await database.settle(enqueue)
-    return len(found)
+    return len(unsent) + len(unprepared)
 
 
 class Engine:
@@ -165,30 +154,66 @@ class Engine:
         self._keys: QueryKeys | None = None
 
     async def deliver(self, task: Task) -> None:
-        """Send what is due of the trigger ``task.subject``, and enqueue a task for what will be."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._run_seconds
+        """Send the webhooks that are due of the trigger ``task.subject``, and enqueue a task for what will be."""
         async with AsyncExitStack() as stack:
             client: Client | None = None
-            while True:
-                trigger, found = await self._database.read(_look, task.team_id, task.subject, now())
-                if trigger is None:
-                    return
-                if trigger.trigger_type == "Http" and found and client is None:
-                    client = await stack.enter_async_context(await self._client())
-                if client is not None:
-                    send = functools.partial(self._post, client, task.team_id, trigger)
-                    made, ended = await send_all(send, found, AT_ONCE, until)
-                else:
-                    mail = functools.partial(self._mail, task.team_id, trigger)
-                    made, ended = await send_all(mail, found, MAILS_AT_ONCE, until)
-                # What is added after this look brings its own task.
-                over = ended or len(found) < PIECE
-                await self._database.settle(_note, task.team_id, trigger, made, over, now())
-                if over:
-                    return
 
-    async def _client(self) -> "Client":
+            async def sending(trigger: TriggerRow) -> Send:
+                nonlocal client
+                if client is None:
+                    client = await stack.enter_async_context(await self._client(task.team_id))
+                return functools.partial(self._post, client, task.team_id, trigger)
+
+            await self._deliver(task, is_mail=False, sending=sending, at_once=AT_ONCE)
+
+    async def deliver_mails(self, task: Task) -> None:
+        """The same with the mails of a trigger."""
+
+        async def sending(trigger: TriggerRow) -> Send:
+            return functools.partial(self._mail, task.team_id, trigger)
+
+        await self._deliver(task, is_mail=True, sending=sending, at_once=1)
+
+    async def _deliver(
+        self, task: Task, *, is_mail: bool, sending: Callable[[TriggerRow], Awaitable[Send]], at_once: int
+    ) -> None:
+        until = asyncio.get_running_loop().time() + self._run_seconds
+        while True:
+            trigger, found = await self._database.read(_look, task.team_id, task.subject, now())
+            if trigger is None:
+                return
+            if (trigger.trigger_type == "Email") is not is_mail:
+                # Nobody else needs to know what a trigger is, which may change: tasks find their way from here.
+                kind = queries.DELIVER if is_mail else queries.DELIVER_MAILS
+                await self._database.settle(_pass_on, task.team_id, kind, task.subject, now())
+                return
+            made: list[Made] = []
+            ended = False
+            if found:
+                send = await sending(trigger)
+                try:
+                    ended = await send_all(send, found, at_once, until, made)
+                except asyncio.CancelledError:
+                    # The worker stops, or the task is another's by now. What has been sent is not sent again.
+                    job = self._begin(note, task.team_id, trigger, made, False, now())
+                    await asyncio.wait([job], timeout=_NOTE_SECONDS)
+                    raise
+            # What is added after this look brings its own task.
+            over = ended or len(found) < PIECE
+            job = self._begin(note, task.team_id, trigger, made, over, now())
+            try:
+                await asyncio.shield(job)
+            except asyncio.CancelledError:
+                await asyncio.wait([job], timeout=_NOTE_SECONDS)
+                raise
+            if over:
+                return
+
+    def _begin(self, work: Callable[..., None], *arguments: Any) -> asyncio.Task[None]:
+        """Do a transaction that goes on if this task is cancelled."""
+        return asyncio.create_task(self._database.settle(work, *arguments))
+
+    async def _client(self, team_id: int) -> "Client":
         # Not at the top: a process that sends nothing does not load the HTTP client.
         from server.triggers.webhooks import Client, trust
 
@@ -197,7 +222,8 @@ class Engine:
         if self._keys is None:
             secret = await self._database.settle(shared_secret, "query keys", now())
             self._keys = QueryKeys(secret)
-        return Client(self._receivers, self._trusted, AT_ONCE, self._attempt_seconds)
+        resolve = functools.partial(self._receivers.resolve, team_id=team_id)
+        return Client(resolve, self._trusted, AT_ONCE, self._attempt_seconds)
 
     async def _post(
         self, client: "Client", team_id: int, trigger: TriggerRow, delivery: DeliveryRow, at: int
@@ -208,7 +234,7 @@ class Engine:
         assert self._keys is not None
         secrets = signing.live_secrets(trigger.secrets, at)
         if not secrets:
-            return Outcome(False, error="The trigger has no secret to sign with.")
+            return Outcome(False, error="The trigger has no secret to sign with.", counts=False)
         options = trigger.settings
         body = webhook_body(delivery, self._keys.make(team_id, at), await self._links(team_id, delivery))
         headers = {
@@ -222,7 +248,7 @@ class Engine:
         except ForbiddenReceiver as refusal:
             return Outcome(False, error=str(refusal))
         except NoAnswer as failure:
-            return Outcome(False, error=str(failure), hung=failure.hung)
+            return Outcome(False, error=str(failure), hung=failure.hung, counts=failure.asked)
         status = answer.status
         if answer.lost is not None:
             return Outcome(False, status, answer.lost, answer.body, hung=answer.hung)
@@ -244,22 +270,22 @@ class Engine:
                 self._database, self._blobs, self._mailer, self._settings, team_id, trigger, delivery
             )
         except MailFailed as failure:
-            return Outcome(False, error=str(failure), final=failure.permanent, counts=failure.permanent)
+            return Outcome(False, error=str(failure), final=failure.permanent, counts=False)
         return Outcome(True, error=remark)
 
 
 async def send_all(
-    send: Send, found: Sequence[DeliveryRow], at_once: int, until: float
-) -> tuple[list[tuple[DeliveryRow, Outcome, int, int]], bool]:
-    """Send deliveries, some at once; (delivery, how it went, when it began, when it ended) in the order in which they
-    ended, and whether it had to stop: the time ``until`` of the event loop is over, or the receiver hangs or is gone.
-    What was not begun then stays as it is.
+    send: Send, found: Sequence[DeliveryRow], at_once: int, until: float, made: list[Made]
+) -> bool:
+    """Send deliveries, some at once; answers whether it had to stop: the time ``until`` of the event loop is over, or
+    the receiver hangs or is gone. What was not begun then stays as it is.
+
+    Args:
+        made: the attempts are added to it in the order in which they end; if this is cancelled, it has those that did.
     """
     loop = asyncio.get_running_loop()
-    made: list[tuple[DeliveryRow, Outcome, int, int]] = []
     waiting = iter(found)
     stopped = False
-
     senders = 0
 
     async def sender() -> None:
@@ -275,8 +301,8 @@ async def send_all(
                 outcome = Outcome(
                     False, error="An error of this server, which its log tells of.", counts=False
                 )
-            made.append((delivery, outcome, began, now()))
-            if outcome.hung or outcome.status == _GONE or loop.time() > until:
+            made.append(Made(delivery, outcome, began, now()))
+            if outcome.hung or outcome.gone or loop.time() > until:
                 stopped = True
             elif outcome.delivered and senders < at_once:
                 group.create_task(sender())
@@ -284,7 +310,7 @@ async def send_all(
     async with asyncio.TaskGroup() as group:
         for _ in range(min(AT_FIRST, at_once)):
             group.create_task(sender())
-    return made, stopped
+    return stopped
 
 
 def _look(
@@ -299,51 +325,8 @@ def _look(
     return trigger, queries.due(connection, team_id, trigger_id, at, PIECE, by_hand=trigger.disabled)
 
 
-def _note(
-    connection: Connection,
-    team_id: int,
-    trigger: TriggerRow,
-    made: Sequence[tuple[DeliveryRow, Outcome, int, int]],
-    over: bool,
-    at: int,
-) -> None:
-    """Write down how a piece went, and if it is the last one, have the next delivery sent when it is due."""
-    gone = any(outcome.status == _GONE for _, outcome, _, _ in made)
-    # In the order in which changes of triggers lock: team, trigger, deliveries.
-    if gone and not trigger.disabled:
-        disabling.disable(connection, team_id, trigger.trigger_id, disabling.GONE, at)
-    since = trigger.failing_since
-    for _, outcome, _, ended in made:
-        if outcome.delivered:
-            since = None
-        elif since is None and outcome.counts:
-            since = ended
-    if since != trigger.failing_since:
-        triggers.change(connection, team_id, trigger.trigger_id, failing_since=since)
-    queries.record(connection, team_id, [attempted(*each) for each in made])
-    if over:
-        by_hand = trigger.disabled or gone
-        queries.enqueue_next(connection, team_id, trigger.trigger_id, at, by_hand)
-
-
-def attempted(delivery: DeliveryRow, outcome: Outcome, began: int, ended: int) -> Attempted:
-    """What becomes of a delivery."""
-    state, next_at = queries.DELIVERED, None
-    if not outcome.delivered:
-        gap = None if outcome.final else gap_after(delivery.attempts + 1)
-        state = queries.FAILED if gap is None else queries.DUE
-        next_at = None if gap is None else ended + int(max(gap, outcome.wait_seconds) * _SECOND)
-    error = outcome.error[:_MAX_ERROR].replace("\0", "") if outcome.error is not None else None
-    return Attempted(
-        delivery.delivery_id, began, ended - began, outcome.status, error, outcome.answer, state, next_at
-    )
-
-
-def gap_after(failures: int) -> float | None:
-    """Seconds until the next attempt after so many that failed; None if there is no other."""
-    if failures > len(GAPS):
-        return None
-    return GAPS[failures - 1] * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311  # spreads load, guards nothing
+def _pass_on(connection: Connection, team_id: int, kind: str, trigger_id: str, at: int) -> None:
+    tasks.enqueue(connection, team_id, kind, trigger_id, now=at)
 
 
 def retry_after(value: str | None, at: int) -> float:

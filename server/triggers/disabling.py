@@ -5,16 +5,13 @@ from collections.abc import Iterable
 from server.mail import Mail, Mailer, MailFailed
 from server.worker import GiveUp, Handler
 from storage.database import Connection, Database
-from storage.queries import deliveries, tasks, triggers
+from storage.queries import tasks, triggers
 from storage.queries.triggers import TriggerRow
 from storage.queries.users import UserRow, owner_ids, user_by_id
 from storage.queue import Task
-from sync.values import format_time
 
 #: Tells one person of a disabled trigger. Subject: the trigger's id and the user's, with a colon between them.
 TELL = "trigger.disabled"
-FAILING_DAYS = 5
-_DAY_US = 24 * 3600 * 1_000_000
 
 GONE = "The receiver answered 410 Gone: it wants no more webhooks."
 
@@ -49,24 +46,6 @@ def _owners(connection: Connection, team_id: int, trigger: TriggerRow) -> Iterab
     """Who made it; if that was a client, or somebody who has left, the owners of the team."""
     user = user_by_id(connection, team_id, trigger.created_by)
     return [user.user_id] if user is not None and not user.locked else owner_ids(connection, team_id)
-
-
-async def disable_failing(database: Database, at: int) -> int:
-    """Disable the triggers that have only failed for days; answers how many."""
-    disabled = 0
-    before = at - FAILING_DAYS * _DAY_US
-    for team_id, trigger_id in await database.read(deliveries.failing_triggers, before):
-        disabled += await database.settle(_disable_failing, team_id, trigger_id, before, at)
-    return disabled
-
-
-def _disable_failing(connection: Connection, team_id: int, trigger_id: str, before: int, at: int) -> bool:
-    triggers.lock_team(connection, team_id)
-    trigger = triggers.one(connection, team_id, trigger_id, lock=True)
-    if trigger is None or trigger.failing_since is None or trigger.failing_since >= before:
-        return False  # it has had a success meanwhile
-    reason = f"Every attempt has failed since {format_time(trigger.failing_since)}."
-    return disable(connection, team_id, trigger_id, reason, at)
 
 
 def teller(database: Database, mailer: Mailer) -> Handler:

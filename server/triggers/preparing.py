@@ -24,8 +24,9 @@ _LEAST_THUMBNAILS_GAP, _MOST_THUMBNAILS_GAP = 2 * _SECOND, 15 * _SECOND
 #: Whoever makes a report has its deliveries looked at. Only what is told to nobody is found by looking: that the job
 #: was deleted, say, or that the making has died.
 _REPORT_GAPS = (5 * _SECOND, 15 * _SECOND, 30 * _SECOND, _MINUTE)
-#: Reports have their own limits; after a day without network thousands of them wait for their turn.
-_REPORT_WAIT = 6 * 60 * _MINUTE
+#: Some six hours of this server's work; hours in which it is down do not count. A report has limits of its own, but
+#: after a day without network thousands may be before it.
+_MOST_LOOKS = 360
 _MAX_NOTE = 300
 #: A defect in making the report does not keep the rest from being sent: they take some 13 minutes.
 _ATTEMPTS = 5
@@ -109,19 +110,15 @@ def _waits_until(delivery: DeliveryRow, files: JobFiles, images: str | None, mom
     """When to look again; None if nothing has to be waited for."""
     if images is None or images == "none":
         return None
-    if images == "large" and files.missing and moment < (until := _files_end(delivery)):
-        return min(until, moment + _LOOK_AGAIN)
-    # A file that arrives when the delivery no longer waits for files makes it wait no longer.
-    stored_at = max(delivery.created_at, min(files.last_stored_at, _files_end(delivery)))
+    files_end = max(delivery.created_at, delivery.wait_until or 0)
+    if images == "large" and files.missing and moment < files_end:
+        return min(files_end, moment + _LOOK_AGAIN)
+    # From the last file that was waited for: those that arrive later do not prolong this.
+    stored_at = max(delivery.created_at, min(files.last_stored_at, files_end))
     if files.in_the_making and moment < (until := stored_at + _THUMBNAILS_WAIT):
         gap = min(max((moment - stored_at) // 2, _LEAST_THUMBNAILS_GAP), _MOST_THUMBNAILS_GAP)
         return min(until, moment + gap)
     return None
-
-
-def _files_end(delivery: DeliveryRow) -> int:
-    """Until when it waits for files at most."""
-    return max(delivery.created_at, delivery.wait_until or 0)
 
 
 async def _report(
@@ -146,9 +143,10 @@ async def _report(
         return _Outcome(report.report_id)
     if report.state == reports.FAILED:
         return _Outcome(None, f"There is no report, it could not be made: {report.failure}"[:_MAX_NOTE])
-    if now() > _files_end(delivery) + _REPORT_WAIT:
+    looks = asked["looks"] + 1 if asked is not None else 1
+    if looks > _MOST_LOOKS:
         return _Outcome(None, "There is no report: it was not made in time.")
-    return _Asked(report=report.report_id, looks=asked["looks"] + 1 if asked is not None else 1)
+    return _Asked(report=report.report_id, looks=looks)
 
 
 def _note(files: JobFiles, images: str | None, problem: str | None) -> str | None:

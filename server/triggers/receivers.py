@@ -9,11 +9,14 @@ import asyncio
 import ipaddress
 import re
 import socket
+import time
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
 MAX_URL = 2000
 _DEFAULT_PORTS = {"https": 443, "http": 80}
@@ -23,15 +26,23 @@ _LOOPBACK = IPv4Address("127.0.0.1")
 #: Printable ASCII but what programs disagree about.
 _URL = re.compile(r"[!-~]+")
 _AUTHORITY = re.compile(r"(?:\[(?P<ipv6>[^\[\]]*)\]|(?P<name>[^\[\]:]*))(?::(?P<port>[0-9]{1,5}))?")
-#: Names that hang hold a thread each, of their own: files and mails use others.
-_RESOLVERS = 32
+#: Names that hang hold a thread each, of their own: files and mails use others. A team holds a few of them at most, so
+#: that its names do not hold up those of others.
+_RESOLVERS, _RESOLVERS_EACH = 32, 2
+#: How long a free resolver is waited for, and then the name.
+WAIT_SECONDS, RESOLVE_SECONDS = 4.0, 8.0
+#: A name that led nowhere is not asked for again so soon.
+_LOST_SECONDS = 60.0
+_MAX_LOST = 10_000
 
 # Python 3.11's is_global takes some addresses for public that lead back inside: those that carry an IPv4 address
 # (64:ff9b::/96, 2002::/16, ::/96, 2001::/32), 192.0.0.192, fec0::1 and multicast.
 _IPV6_PUBLIC = IPv6Network("2000::/3")
 _IPV6_NOT = [IPv6Network(each) for each in ("2002::/16", "2001::/23", "2001:db8::/32", "3fff::/20")]
 _IPV4_NOT = [
-    IPv4Network(each) for each in ("192.0.0.0/24", "192.88.99.0/24", "100.64.0.0/10", "198.18.0.0/15")
+    IPv4Network(each)
+    # The last one is a public address by which Azure serves its machines what only they may know.
+    for each in ("192.0.0.0/24", "192.88.99.0/24", "100.64.0.0/10", "198.18.0.0/15", "168.63.129.16/32")
 ]
 
 Address = IPv4Address | IPv6Address
@@ -39,6 +50,10 @@ Address = IPv4Address | IPv6Address
 
 class ForbiddenReceiver(Exception):
     """Webhooks do not go there; the text says why, for people."""
+
+
+class NoResolver(OSError):
+    """All that resolve names are busy. This says nothing about the name."""
 
 
 class Target(NamedTuple):
@@ -67,17 +82,32 @@ class Receivers:
     Args:
         networks: that are allowed although they are not public.
         ports: that are allowed.
+        wait_seconds: how long a free resolver is waited for.
+        resolve_seconds: how long a name may take after that.
 
     Raises:
         ValueError: one of them is none.
     """
 
-    def __init__(self, networks: Iterable[str] = (), ports: Iterable[str] = ("443",)) -> None:
+    def __init__(
+        self,
+        networks: Iterable[str] = (),
+        ports: Iterable[str] = ("443",),
+        *,
+        wait_seconds: float = WAIT_SECONDS,
+        resolve_seconds: float = RESOLVE_SECONDS,
+    ) -> None:
         self._networks = [ipaddress.ip_network(network) for network in networks]
         self._ports = {int(port) for port in ports}
         if not self._ports <= set(range(1, 65536)):
             raise ValueError("a port is a number from 1 to 65535")
+        self._wait_seconds = wait_seconds
+        self._resolve_seconds = resolve_seconds
         self._threads = ThreadPoolExecutor(_RESOLVERS, thread_name_prefix="resolver")
+        self._all = asyncio.Semaphore(_RESOLVERS)
+        self._of_teams: WeakValueDictionary[int, asyncio.Semaphore] = WeakValueDictionary()
+        #: Names that led nowhere: until when (monotonic) that is believed, and why.
+        self._lost: dict[str, tuple[float, str]] = {}
 
     def check_url(self, url: str) -> None:
         """Refuse what can be refused without asking for the name.
@@ -150,21 +180,67 @@ class Receivers:
             self._check(_LOOPBACK)
         return host
 
-    async def resolve(self, host: str, port: int) -> list[str]:
+    async def resolve(self, host: str, port: int, team_id: int = 0) -> list[str]:
         """The addresses of a host (see :class:`Target`), all of which may be connected to.
+
+        Args:
+            team_id: for whom; a team has a few names resolved at once.
 
         Raises:
             ForbiddenReceiver: one of them may not: a name with a public and a private address is a trap.
-            OSError: the name does not resolve.
+            NoResolver: it was not asked for, as too many others are.
+            OSError: the name does not resolve, or did not a moment ago.
         """
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(
-            self._threads, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        )
+        until, why = self._lost.get(host, (0.0, ""))
+        if time.monotonic() < until:
+            raise OSError(why)
+        job = await self._asking(host, port, team_id)
+        try:
+            async with asyncio.timeout(self._resolve_seconds):
+                found = await asyncio.wrap_future(job)
+        except TimeoutError:
+            raise self._lose(host, f"no answer within {self._resolve_seconds:g} s") from None
+        except OSError as error:
+            raise self._lose(host, error.strerror or "no answer") from None
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         for address in addresses:
             self._check(ipaddress.ip_address(address))
         return addresses
+
+    async def _asking(self, host: str, port: int, team_id: int) -> Future[list[Any]]:
+        """A thread that asks for a name.
+
+        Raises:
+            NoResolver: none was free in time.
+        """
+        of_team = self._of_teams.setdefault(team_id, asyncio.Semaphore(_RESOLVERS_EACH))
+        with ExitStack() as held:
+            try:
+                async with asyncio.timeout(self._wait_seconds):
+                    for each in (of_team, self._all):
+                        await each.acquire()
+                        held.callback(each.release)
+            except TimeoutError:
+                raise NoResolver("too many names are being resolved") from None
+            job = self._threads.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+            # A thread that hangs stays taken until it ends, whoever has given up waiting for it.
+            release, loop = held.pop_all(), asyncio.get_running_loop()
+
+        def end(_: object) -> None:
+            with suppress(RuntimeError):  # the loop is over, and with it whoever waits
+                loop.call_soon_threadsafe(release.close)
+
+        job.add_done_callback(end)
+        return job
+
+    def _lose(self, host: str, why: str) -> OSError:
+        """Remember that a name led nowhere; answers the error that says so."""
+        moment = time.monotonic()
+        if len(self._lost) >= _MAX_LOST:
+            self._lost = {name: each for name, each in self._lost.items() if each[0] > moment}
+        if len(self._lost) < _MAX_LOST:
+            self._lost[host] = moment + _LOST_SECONDS, why
+        return OSError(why)
 
     def _check(self, address: Address) -> None:
         if not is_public(address) and not any(address in network for network in self._networks):

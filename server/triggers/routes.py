@@ -111,7 +111,7 @@ async def create_trigger(
 ) -> Response[bytes]:
     """Section 12.3."""
     asked = shapes.checked(await request.body())
-    await _check_receiver(asked, settings)
+    await _check_receiver(asked, settings, request.user.team_id)
     trigger_id = new_id()
     written = await database.settle(_create, request.user, trigger_id, asked, now())
     return _answer(shapes.printed(written.row, written.secret))
@@ -134,7 +134,7 @@ async def update_trigger(
 ) -> Response[bytes]:
     """Section 12.4; answers the trigger, with its secret if this request made one."""
     asked = shapes.checked(await request.body())
-    await _check_receiver(asked, settings)
+    await _check_receiver(asked, settings, request.user.team_id)
     written = await database.settle(_update, request.user.team_id, trigger_id, asked, now())
     return _answer(shapes.printed(written.row, written.secret))
 
@@ -316,7 +316,7 @@ def _receivers(networks: tuple[str, ...], ports: tuple[str, ...]) -> Receivers:
     return Receivers(networks, ports)
 
 
-async def _check_receiver(asked: Asked, settings: Settings) -> None:
+async def _check_receiver(asked: Asked, settings: Settings, team_id: int) -> None:
     """Refuse a url that leads where webhooks must not go. A name that does not resolve yet may later; each
     attempt looks again.
 
@@ -330,7 +330,7 @@ async def _check_receiver(asked: Asked, settings: Settings) -> None:
     try:
         target = receivers.target(url)
         async with asyncio.timeout(_RESOLVE_SECONDS):
-            await receivers.resolve(target.host, target.port)
+            await receivers.resolve(target.host, target.port, team_id)
     except ForbiddenReceiver as error:
         raise Problem(422, "receiver-forbidden", str(error), field="triggerOptions.url") from None
     except OSError:

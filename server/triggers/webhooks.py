@@ -10,13 +10,13 @@ the HTTP client.
 import asyncio
 import logging
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import httpcore
 
-from server.triggers.receivers import Receivers, Target
+from server.triggers.receivers import NoResolver, Target
 
 #: More of an answer is not read, and its connection is closed.
 MAX_ANSWER = 64 * 1024
@@ -26,6 +26,7 @@ MAX_KEPT = 4096
 #: another one may; at most three are tried.
 CONNECT_SECONDS = 4.0
 _ADDRESSES = 3
+_NO_HTTP = "It does not speak HTTP as it should."
 
 # What it says at the level debug holds the receivers' credentials.
 logging.getLogger("httpcore").setLevel(logging.WARNING)
@@ -48,11 +49,19 @@ class Answer(NamedTuple):
 
 
 class NoAnswer(Exception):
-    """Nothing was answered; the text says why. ``hung``: it took all the time there is."""
+    """Nothing was answered; the text says why, in words of ours only.
 
-    def __init__(self, text: str, hung: bool = False) -> None:
+    ``hung``: it took all the time there is. ``asked``: the receiver, or those who know its name, had a chance to answer.
+    """
+
+    def __init__(self, text: str, hung: bool = False, asked: bool = True) -> None:
         super().__init__(text)
         self.hung = hung
+        self.asked = asked
+
+
+#: Addresses of a host and a port that may be connected to; see :meth:`server.triggers.receivers.Receivers.resolve`.
+Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 
 def trust() -> ssl.SSLContext:
@@ -94,8 +103,8 @@ class _Stream(httpcore.AsyncNetworkStream):
 class _Checked(httpcore.AsyncNetworkBackend):
     """Connects to addresses that webhooks may go to, whatever a name says a moment later."""
 
-    def __init__(self, receivers: Receivers) -> None:
-        self._receivers = receivers
+    def __init__(self, resolve: Resolve) -> None:
+        self._resolve = resolve
         self._network = httpcore.AnyIOBackend()
         self._known: dict[tuple[str, int], list[str]] = {}
         self._one = asyncio.Lock()
@@ -110,7 +119,7 @@ class _Checked(httpcore.AsyncNetworkBackend):
     ) -> httpcore.AsyncNetworkStream:
         async with self._one:
             if (host, port) not in self._known:
-                self._known[host, port] = await self._receivers.resolve(host, port)
+                self._known[host, port] = await self._resolve(host, port)
         *others, last = self._known[host, port][:_ADDRESSES]
         for address in others:
             try:
@@ -138,12 +147,10 @@ class Client:
         seconds: how long an attempt may take, from the name to the last byte of the answer.
     """
 
-    def __init__(
-        self, receivers: Receivers, trusted: ssl.SSLContext, connections: int, seconds: float
-    ) -> None:
+    def __init__(self, resolve: Resolve, trusted: ssl.SSLContext, connections: int, seconds: float) -> None:
         self._seconds = seconds
         self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=trusted, max_connections=connections, network_backend=_Checked(receivers)
+            ssl_context=trusted, max_connections=connections, network_backend=_Checked(resolve)
         )
 
     async def __aenter__(self) -> Self:
@@ -165,7 +172,7 @@ class Client:
         retry_after: str | None = None
         beginning = bytearray()
         lost: str | None = None
-        hung = False
+        hung, asked = False, True
         try:
             request = _request(target, headers, body)
             async with asyncio.timeout(self._seconds):
@@ -186,16 +193,24 @@ class Client:
             lost, hung = f"No connection within {CONNECT_SECONDS:g} s.", True
         except httpcore.ConnectError as error:
             lost = f"The connection failed: {error}"
-        except httpcore.NetworkError as error:
-            lost = f"The connection was lost: {error or type(error).__name__}"
+        except httpcore.NetworkError:
+            lost = "The connection was lost."
         except httpcore.ProtocolError as error:
-            lost = f"It does not speak HTTP as it should: {error}"
+            # The library's text may quote what came, and that is for administrators.
+            silent = str(error).startswith("Server disconnected without")
+            lost = "It closed the connection without an answer." if silent else _NO_HTTP
+        except NoResolver:
+            lost, hung, asked = (
+                "The name was not resolved: this server is busy with too many others.",
+                True,
+                False,
+            )
         except OSError as error:
             lost = f"The name cannot be resolved: {error.strerror or error}"
         except UnicodeError:
             lost = "A header of the trigger cannot be sent."
         if status is None:
-            raise NoAnswer(lost or "No answer.", hung)
+            raise NoAnswer(lost or "No answer.", hung, asked)
         return Answer(status, retry_after, bytes(beginning), lost, hung)
 
 

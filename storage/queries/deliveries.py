@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    LargeBinary,
     Select,
     and_,
     delete,
     exists,
     func,
     insert,
+    literal,
     literal_column,
     or_,
     select,
@@ -30,6 +32,9 @@ from storage.tables import tasks as tasks_table
 PREPARE = "delivery.prepare"
 #: Sends what is due of one trigger. Subject: the trigger's id, so that one worker at a time sends for it.
 DELIVER = "trigger.deliver"
+#: The same for a trigger that mails: :data:`DELIVER` leaves it that. Of its own, as a mail server serves everybody:
+#: one that hangs must not hold up webhooks.
+DELIVER_MAILS = "trigger.deliver_mails"
 
 #: An event id that begins so is of nobody's event: somebody wanted this delivery, whether the trigger fires or not.
 BY_HAND = "hand-"
@@ -79,7 +84,7 @@ class AttemptRow(NamedTuple):
     duration_us: int
     status: int | None
     error: str | None
-    answer: bytes | None
+    answer: bytes | None = None
 
 
 class Attempted(NamedTuple):
@@ -87,6 +92,8 @@ class Attempted(NamedTuple):
 
     Attributes:
         state: ``due`` (again at ``next_at``), ``delivered`` or ``failed``.
+        seen: the delivery's ``attempts`` and ``next_at`` when the attempt began. If they are others by now, somebody
+            has sent it again or resumed its trigger: a failure then changes nothing. None: whatever they are.
     """
 
     delivery_id: str
@@ -97,12 +104,16 @@ class Attempted(NamedTuple):
     answer: bytes | None
     state: str
     next_at: int | None
+    seen: tuple[int, int | None] | None = None
 
 
 _columns = [deliveries.c[name] for name in DeliveryRow._fields]
 _attempt_columns = [delivery_attempts.c[name] for name in AttemptRow._fields]
+_no_bytes = literal(b"", LargeBinary)
+_listed = [_no_bytes if column is deliveries.c.payload else column for column in _columns]
 # Spelled out: only then do the databases see that the partial index holds these rows.
 _is_due = deliveries.c.state == literal_column("'due'")
+_is_preparing = deliveries.c.state == literal_column("'preparing'")
 
 
 def add(connection: Connection, team_id: int, new: NewDelivery, now: int) -> str | None:
@@ -144,8 +155,7 @@ def preparing_of_job(connection: Connection, team_id: int, job_id: str) -> list[
     query = select(deliveries.c.delivery_id).where(
         deliveries.c.team_id == team_id,
         deliveries.c.job_id == job_id,
-        # Spelled out: only then do the databases see that the partial index holds these rows.
-        deliveries.c.state == literal_column("'preparing'"),
+        _is_preparing,
     )
     return list(connection.scalars(query.order_by(deliveries.c.delivery_id)))
 
@@ -211,11 +221,12 @@ def enqueue_next(
 def record(connection: Connection, team_id: int, attempted: Sequence[Attempted]) -> None:
     """Note attempts, and what becomes of their deliveries.
 
-    A delivery that is over meanwhile, by another's attempt, stays so; one that was purged is passed over.
+    A success is always noted. A delivery that is over meanwhile, by another's attempt, stays so; one that was purged
+    is passed over. In the order of their ids, so that two who write do not wait for each other.
     """
     numbers = _last_numbers(connection, team_id, [each.delivery_id for each in attempted])
     rows = []
-    for each in attempted:
+    for each in sorted(attempted, key=lambda each: each.delivery_id):
         if each.delivery_id not in numbers:
             continue
         numbers[each.delivery_id] += 1
@@ -234,7 +245,7 @@ def record(connection: Connection, team_id: int, attempted: Sequence[Attempted])
             .where(
                 deliveries.c.team_id == team_id,
                 deliveries.c.delivery_id == each.delivery_id,
-                deliveries.c.state == DUE,
+                *_concerned(each),
             )
             .values(
                 state=each.state,
@@ -245,6 +256,16 @@ def record(connection: Connection, team_id: int, attempted: Sequence[Attempted])
         )
     if rows:
         connection.execute(insert(delivery_attempts), rows)
+
+
+def _concerned(each: Attempted) -> list[ColumnElement[bool]]:
+    """What a delivery must be like for an attempt to decide its fate."""
+    if each.state == DELIVERED:
+        return [deliveries.c.state.in_((DUE, FAILED))]
+    if each.seen is None:
+        return [deliveries.c.state == DUE]
+    attempts, next_at = each.seen
+    return [deliveries.c.state == DUE, deliveries.c.attempts == attempts, deliveries.c.next_at == next_at]
 
 
 def _last_numbers(connection: Connection, team_id: int, ids: Sequence[str]) -> dict[str, int]:
@@ -274,8 +295,10 @@ def page(
     limit: int,
     client_job_id: str | None = None,
 ) -> list[DeliveryRow]:
-    """A trigger's deliveries, newest first; those of one state and of one job, or all."""
-    query = select(*_columns).where(deliveries.c.team_id == team_id, deliveries.c.trigger_id == trigger_id)
+    """A trigger's deliveries, newest first; those of one state and of one job, or all. Without their payloads, which
+    are empty here.
+    """
+    query = select(*_listed).where(deliveries.c.team_id == team_id, deliveries.c.trigger_id == trigger_id)
     if state is not None:
         query = query.where(deliveries.c.state == state)
     if client_job_id is not None:
@@ -285,22 +308,41 @@ def page(
 
 
 def attempts_of(
-    connection: Connection, team_id: int, delivery_ids: Sequence[str]
+    connection: Connection,
+    team_id: int,
+    delivery_ids: Sequence[str],
+    *,
+    answers: bool = True,
+    latest: int | None = None,
 ) -> dict[str, list[AttemptRow]]:
-    """The attempts at each of these deliveries, first to last; those without any are left out."""
+    """The attempts at each of these deliveries, first to last; those without any are left out.
+
+    Args:
+        answers: whether the receivers' answers are read; else they are None.
+        latest: only so many of each delivery, the last ones.
+    """
     if not delivery_ids:
         return {}
-    query = (
-        select(delivery_attempts.c.delivery_id, *_attempt_columns)
+    from_last = func.row_number().over(
+        partition_by=delivery_attempts.c.delivery_id, order_by=delivery_attempts.c.number.desc()
+    )
+    columns = [each for each in _attempt_columns if answers or each is not delivery_attempts.c.answer]
+    found_ones = (
+        select(delivery_attempts.c.delivery_id, *columns, from_last.label("from_last"))
         .where(
             delivery_attempts.c.team_id == team_id,
             delivery_attempts.c.delivery_id.in_(padded(delivery_ids)),
         )
-        .order_by(delivery_attempts.c.delivery_id, delivery_attempts.c.number)
+        .subquery()
+        .c
     )
+    query = select(*found_ones).order_by(found_ones.delivery_id, found_ones.number)
+    if latest is not None:
+        query = query.where(found_ones.from_last <= latest)
     found: dict[str, list[AttemptRow]] = {}
     for row in connection.execute(query):
-        found.setdefault(row[0], []).append(AttemptRow(*row[1:]))
+        delivery_id, *values, _ = row
+        found.setdefault(delivery_id, []).append(AttemptRow(*values))
     return found
 
 
@@ -345,12 +387,6 @@ def purge(connection: Connection, before: int, limit: int) -> int:
 
 def neglected(connection: Connection, now: int) -> list[tuple[int, str]]:
     """(team, trigger) of what should be sent and has nobody who will: an administrator has ended its task, say."""
-    at_work = exists().where(
-        tasks_table.c.team_id == deliveries.c.team_id,
-        tasks_table.c.kind == DELIVER,
-        tasks_table.c.subject == deliveries.c.trigger_id,
-        tasks_table.c.state.in_(("ready", "retry", "running")),
-    )
     return _pairs(
         connection,
         select(deliveries.c.team_id, deliveries.c.trigger_id)
@@ -366,20 +402,36 @@ def neglected(connection: Connection, now: int) -> list[tuple[int, str]]:
             deliveries.c.next_at <= now,
             triggers.c.archived.is_(False),
             or_(triggers.c.disabled.is_(False), _by_hand),
-            ~at_work,
+            ~_has_task(deliveries.c.trigger_id, DELIVER, DELIVER_MAILS),
         ),
     )
 
 
-def failing_triggers(connection: Connection, before: int) -> list[tuple[int, str]]:
-    """(team, trigger) of what has only failed since a time before that one, and still fires."""
+def abandoned(connection: Connection, before: int, long_before: int, now: int) -> list[tuple[int, str]]:
+    """(team, delivery) of what is being prepared and has nobody who does it: its task has died, say.
+
+    Args:
+        before: only those made before this time.
+        long_before: if they were made before this one, also those that may still wait for files.
+    """
     return _pairs(
         connection,
-        select(triggers.c.team_id, triggers.c.trigger_id).where(
-            triggers.c.failing_since < before,
-            triggers.c.disabled.is_(False),
-            triggers.c.archived.is_(False),
+        select(deliveries.c.team_id, deliveries.c.delivery_id).where(
+            _is_preparing,
+            deliveries.c.created_at < before,
+            or_(deliveries.c.wait_until <= now, deliveries.c.created_at < long_before),
+            ~_has_task(deliveries.c.delivery_id, PREPARE),
         ),
+    )
+
+
+def _has_task(subject: ColumnElement[str], *kinds: str) -> ColumnElement[bool]:
+    """Whether a task of one of the kinds waits or runs for a delivery's team and ``subject``."""
+    return exists().where(
+        tasks_table.c.team_id == deliveries.c.team_id,
+        tasks_table.c.kind.in_(kinds),
+        tasks_table.c.subject == subject,
+        tasks_table.c.state.in_(("ready", "retry", "running")),
     )
 
 

@@ -39,6 +39,22 @@ def server(connection: Connection) -> Server:
     return Server(row[0].partition(" ")[0], row[1], int(row[2]))
 
 
+def changes_backend(connection: Connection) -> bool:
+    """Whether transactions of this one connection met different processes of PostgreSQL: a pooler is between.
+
+    A pooler that has nothing else to do may give the same one again, so False proves nothing.
+    """
+    seen = set()
+    for _ in range(2):
+        seen.add(_backend(connection))
+        connection.rollback()
+    return len(seen) > 1
+
+
+def _backend(connection: Connection) -> int:
+    return int(connection.scalar(text("SELECT pg_backend_pid()")) or 0)
+
+
 def journal(connection: Connection) -> tuple[str, int]:
     """SQLite's journal mode and how far it goes for durability (2: FULL) on this connection."""
     return (

@@ -1,6 +1,7 @@
 """Reports: PDFs of jobs. The same is made once: a job has one row for each fingerprint.
 
-A row's key of the blob is drawn when it is asked for, so that trying again replaces the file and leaves no other.
+Each attempt to make one writes a file of its own, which is the report's once :func:`made` says so: two attempts at
+once, of which one does not know that its lease is lost, do not take each other's file away.
 """
 
 from collections.abc import Sequence
@@ -25,8 +26,8 @@ GENERATE = "report.generate"
 class ReportRow(NamedTuple):
     """A report as stored.
 
-    ``log`` is a JSON array of texts, ``generated_at`` when it was made or failed. There is a file under
-    ``blob_key`` only once the state is ``ready``.
+    ``log`` is a JSON array of texts, ``requested_at`` when it was asked for last, ``generated_at`` when it was made
+    or failed. There is a file, under ``blob_key``, only once the state is ``ready``.
     """
 
     report_id: str
@@ -99,7 +100,13 @@ def ask(connection: Connection, team_id: int, wanted: ReportRow, now: int) -> Re
     insert = upsert_insert(connection, reports).values(team_id=team_id, **wanted._asdict())
     again = insert.on_conflict_do_update(
         index_elements=[reports.c.team_id, reports.c.job_id, reports.c.fingerprint],
-        set_={"state": PENDING, "failure": None, "log": None, "generated_at": None},
+        set_={
+            "state": PENDING,
+            "failure": None,
+            "log": None,
+            "generated_at": None,
+            "requested_at": wanted.requested_at,
+        },
         where=reports.c.state != READY,
     )
     connection.execute(again)
@@ -115,6 +122,7 @@ def made(
     team_id: int,
     report_id: str,
     *,
+    blob_key: str,
     rev: int,
     size: int,
     pages: int,
@@ -125,13 +133,29 @@ def made(
 
     The job's deliveries that are being prepared are looked at again.
     """
-    values = {"state": READY, "rev": rev, "size": size, "pages": pages, "log": msgspec.json.encode(log)}
+    notes = msgspec.json.encode([storable(note) for note in log])
+    values = {"state": READY, "blob_key": blob_key, "rev": rev, "size": size, "pages": pages, "log": notes}
     return _end(connection, team_id, report_id, {**values, "failure": None, "generated_at": now})
 
 
 def failed(connection: Connection, team_id: int, report_id: str, reason: str, now: int) -> bool:
     """Note why it could not be made. Deliveries go on as after :func:`made`."""
-    return _end(connection, team_id, report_id, {"state": FAILED, "failure": reason, "generated_at": now})
+    values = {"state": FAILED, "failure": storable(reason), "generated_at": now}
+    return _end(connection, team_id, report_id, values)
+
+
+def lost(connection: Connection, team_id: int, report_id: str, blob_key: str) -> None:
+    """Note that the file of one that was ready is gone: it is made anew as soon as somebody asks."""
+    query = update(reports).where(
+        *_key(team_id, report_id), reports.c.state == READY, reports.c.blob_key == blob_key
+    )
+    values = {"state": FAILED, "failure": "Its file is missing.", "blob_key": None, "generated_at": None}
+    connection.execute(query.values(values))
+
+
+def storable(text: str) -> str:
+    """A text that comes from a template, without what a database cannot hold: NUL, halves of characters."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
 
 
 def _end(connection: Connection, team_id: int, report_id: str, values: dict[str, Any]) -> bool:
@@ -146,16 +170,33 @@ def _end(connection: Connection, team_id: int, report_id: str, values: dict[str,
 
 def forget(connection: Connection, team_id: int, report_ids: Sequence[str], now: int) -> None:
     """Remove reports; a task of this transaction deletes their files."""
+    _forget(connection, team_id, report_ids, now)
+
+
+def forget_outdated(
+    connection: Connection, team_id: int, report_ids: Sequence[str], before: int, now: int
+) -> int:
+    """Remove those of them that :func:`outdated` would still name; answers how many."""
+    return _forget(connection, team_id, report_ids, now, _outdated(before))
+
+
+def _forget(
+    connection: Connection, team_id: int, report_ids: Sequence[str], now: int, *only: ColumnElement[bool]
+) -> int:
+    removed = 0
     for start in range(0, len(report_ids), 500):
         some = list(report_ids[start : start + 500])
         gone = (
             delete_from(reports)
-            .where(reports.c.team_id == team_id, reports.c.report_id.in_(padded(some)))
+            .where(reports.c.team_id == team_id, reports.c.report_id.in_(padded(some)), *only)
             .returning(reports.c.blob_key)
         )
-        keys = [key for key in connection.execute(gone).scalars() if key is not None]
+        found = list(connection.execute(gone).scalars())
+        keys = [key for key in found if key is not None]
         if keys:
             tasks.enqueue(connection, team_id, DELETE_BLOBS, min(keys), {"keys": keys}, now=now)
+        removed += len(found)
+    return removed
 
 
 def forget_jobs(connection: Connection, team_id: int, job_ids: Sequence[str], now: int) -> None:
@@ -167,9 +208,19 @@ def forget_jobs(connection: Connection, team_id: int, job_ids: Sequence[str], no
 
 
 def outdated(connection: Connection, before: int, limit: int) -> list[tuple[int, str]]:
-    """(team, report) of what was asked for before a time and is of no use now: it failed, its job is deleted, or
-    there is a newer one of the same job and template with the same images. Oldest first.
+    """(team, report) of what was asked for and made before a time and is of no use now: it failed, its job is
+    deleted, or there is a newer one of the same job and template with the same images. Oldest first.
     """
+    query = (
+        select(reports.c.team_id, reports.c.report_id)
+        .where(_outdated(before))
+        .order_by(reports.c.requested_at)
+        .limit(limit)
+    )
+    return [(row.team_id, row.report_id) for row in connection.execute(query)]
+
+
+def _outdated(before: int) -> ColumnElement[bool]:
     newer = reports.alias("newer")
     superseded = exists().where(
         newer.c.team_id == reports.c.team_id,
@@ -182,13 +233,11 @@ def outdated(connection: Connection, before: int, limit: int) -> list[tuple[int,
     orphaned = ~exists().where(
         jobs.c.team_id == reports.c.team_id, jobs.c.job_id == reports.c.job_id, jobs.c.deleted_at.is_(None)
     )
-    query = (
-        select(reports.c.team_id, reports.c.report_id)
-        .where(and_(reports.c.requested_at < before, or_(reports.c.state == FAILED, superseded, orphaned)))
-        .order_by(reports.c.requested_at)
-        .limit(limit)
+    return and_(
+        reports.c.requested_at < before,
+        func.coalesce(reports.c.generated_at, 0) < before,
+        or_(reports.c.state == FAILED, superseded, orphaned),
     )
-    return [(row.team_id, row.report_id) for row in connection.execute(query)]
 
 
 def _key(team_id: int, report_id: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:

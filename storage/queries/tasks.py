@@ -48,6 +48,8 @@ _MORE = 30
 #: At most so many teams are looked for that have none among the oldest.
 _TEAMS = 50
 _VANISHED = 300
+#: PostgreSQL: how long the queue's own transactions wait for a lock of others.
+_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '2s'"
 
 #: (team, task)
 Key = tuple[int, str]
@@ -188,20 +190,19 @@ def _oldest(kinds: int) -> TextClause:
     """SQLite: the oldest due tasks of so many kinds, and what vanished workers have left."""
     parts = [
         f"SELECT * FROM (SELECT {_FIELDS} FROM tasks AS t"  # noqa: S608  # every value is bound
-        f" WHERE {_DUE} AND t.kind = :kind{number} ORDER BY t.run_at LIMIT :most{number})"
+        f" WHERE {condition} AND t.kind = :kind{number} ORDER BY {order} LIMIT :most{number})"
         for number in range(kinds)
+        for condition, order in ((_DUE, "t.run_at"), (_LEFT, "t.leased_until"))
     ]
-    names = ", ".join(f":kind{number}" for number in range(kinds))
-    left = f"SELECT {_FIELDS} FROM tasks AS t WHERE {_LEFT} AND t.kind IN ({names})"  # noqa: S608
-    parts.append(f"SELECT * FROM ({left} LIMIT {_VANISHED})")  # noqa: S608
     return _statement(" UNION ALL ".join(parts))
 
 
 _oldest_postgresql = _statement(
-    f"SELECT t.* FROM unnest(:kinds, :most) AS wanted (kind, most) CROSS JOIN LATERAL ("  # noqa: S608
-    f"SELECT {_FIELDS} FROM tasks AS t WHERE {_DUE} AND t.kind = wanted.kind"
-    " ORDER BY t.run_at LIMIT wanted.most) AS t"
-    f" UNION ALL (SELECT {_FIELDS} FROM tasks AS t WHERE {_LEFT} AND t.kind = ANY (:kinds) LIMIT {_VANISHED})",
+    "SELECT t.* FROM unnest(:kinds, :most) AS wanted (kind, most) CROSS JOIN LATERAL ("  # noqa: S608
+    f"(SELECT {_FIELDS} FROM tasks AS t WHERE {_DUE} AND t.kind = wanted.kind"
+    " ORDER BY t.run_at LIMIT wanted.most)"
+    f" UNION ALL (SELECT {_FIELDS} FROM tasks AS t WHERE {_LEFT} AND t.kind = wanted.kind"
+    " ORDER BY t.leased_until LIMIT wanted.most)) AS t",
     _array("kinds", Text),
     _array("most", BigInteger),
 )
@@ -277,18 +278,33 @@ _take_sqlite = (
     f" RETURNING {', '.join(Taken._fields)}"
 )
 # What is locked is either being taken by another, or a second cause of it is about to commit.
-_take_postgresql = (
-    "WITH free AS MATERIALIZED (SELECT t.team_id, t.task_id"  # noqa: S608
-    " FROM unnest($1::bigint[], $2::text[]) AS wanted (team_id, task_id)"
+_WANTED = (
+    "FROM unnest($1::bigint[], $2::text[]) AS wanted (team_id, task_id)"
     " JOIN tasks AS t ON t.team_id = wanted.team_id AND t.task_id = wanted.task_id"
-    f" WHERE {_MAY_BE_TAKEN.replace(':now', '$5::bigint')} FOR UPDATE OF t SKIP LOCKED)"
-    f" UPDATE tasks {_TAKE.format(lease='$3', until='$4')} FROM free"
-    f" WHERE tasks.team_id = free.team_id AND tasks.task_id = free.task_id RETURNING {_RETURNED}"
 )
+_FREE = "WHERE tasks.team_id = free.team_id AND tasks.task_id = free.task_id"
+_take_waiting = (
+    f"WITH free AS MATERIALIZED (SELECT t.team_id, t.task_id {_WANTED}"  # noqa: S608
+    f" WHERE {_MAY_BE_TAKEN.replace(':now', '$5::bigint')} FOR UPDATE OF t)"
+    f" UPDATE tasks {_TAKE.format(lease='$3', until='$4')} FROM free {_FREE} RETURNING {_RETURNED}"
+)
+_take_postgresql = _take_waiting.replace("FOR UPDATE OF t)", "FOR UPDATE OF t SKIP LOCKED)")
 
 
-def take(connection: Connection, keys: Sequence[Key], lease: str, until: int, now: int) -> list[Taken]:
-    """Lease those of ``keys`` that may still be taken, in this order. Nobody else gets them before ``until``."""
+def limit_waiting(connection: Connection) -> None:
+    """Let this transaction fail rather than wait long for a lock of another, on PostgreSQL."""
+    if not is_sqlite(connection):
+        connection.exec_driver_sql(_LOCK_TIMEOUT)
+
+
+def take(
+    connection: Connection, keys: Sequence[Key], lease: str, until: int, now: int, *, wait: bool = False
+) -> list[Taken]:
+    """Lease those of ``keys`` that may still be taken, in this order. Nobody else gets them before ``until``.
+
+    Args:
+        wait: for those that another transaction has locked, rather than leave them out.
+    """
     if is_sqlite(connection):
         driver: Any = connection.connection.dbapi_connection
         rows = [
@@ -298,41 +314,26 @@ def take(connection: Connection, keys: Sequence[Key], lease: str, until: int, no
         ]
     else:
         teams, ids = zip(*keys, strict=True)
-        rows = list(connection.exec_driver_sql(_take_postgresql, (teams, ids, lease, until, now)))
+        statement = _take_waiting if wait else _take_postgresql
+        rows = list(connection.exec_driver_sql(statement, (teams, ids, lease, until, now)))
     places = {key: place for place, key in enumerate(keys)}
     return [_to_taken(row) for row in sorted(rows, key=lambda row: places[row[0], row[1]])]
 
 
-def exhausted(connection: Connection, kinds: Collection[str], now: int) -> list[Key]:
+def exhausted(connection: Connection, kinds: Collection[str], now: int) -> list[Taken]:
     """Tasks whose worker vanished for the last time."""
-    query = select(tasks.c.team_id, tasks.c.task_id).where(
-        _runs,
-        tasks.c.leased_until <= now,
-        tasks.c.attempts >= MAX_ATTEMPTS,
-        tasks.c.kind.in_(padded(sorted(kinds))),
-    )
-    return [(row[0], row[1]) for row in connection.execute(query.limit(_VANISHED))]
+    query = select(*_taken).where(_exhausted(now), tasks.c.kind.in_(padded(sorted(kinds))))
+    return [_to_taken(row) for row in connection.execute(query.limit(_VANISHED))]
 
 
-def bury(connection: Connection, keys: Sequence[Key], now: int) -> list[Taken]:
-    """Let tasks die whose worker vanished for the last time; answers those that did."""
-    died = []
-    for key in keys:
-        row = connection.execute(
-            update(tasks)
-            .where(*_is(key), _runs, tasks.c.leased_until <= now, tasks.c.attempts >= MAX_ATTEMPTS)
-            .values(
-                state="dead",
-                lease=None,
-                leased_until=None,
-                finished_at=now,
-                error=f"Its worker vanished; that was attempt {MAX_ATTEMPTS}.",
-            )
-            .returning(*_taken)
-        ).one_or_none()
-        if row is not None:
-            died.append(_to_taken(row))
-    return died
+def bury(connection: Connection, key: Key, now: int) -> bool:
+    """Let a task die whose worker vanished for the last time; answers whether it is such a task."""
+    error = f"Its worker vanished; that was attempt {MAX_ATTEMPTS}."
+    return _change(connection, key, _exhausted(now), state="dead", error=error, finished_at=now)
+
+
+def _exhausted(now: int) -> ColumnElement[bool]:
+    return and_(_runs, tasks.c.leased_until <= now, tasks.c.attempts >= MAX_ATTEMPTS)
 
 
 def _is(key: Key) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
@@ -344,8 +345,23 @@ def _to_taken(row: Any) -> Taken:
     return Taken(team_id, task_id, kind, subject, msgspec.json.decode(payload), attempts, created_at)
 
 
+# What is locked is being ended by its own worker, or taken by another: neither is waited for.
+_extend_postgresql = (
+    f"WITH free AS MATERIALIZED (SELECT t.team_id, t.task_id {_WANTED}"  # noqa: S608
+    " WHERE t.state = 'running' AND t.lease = $3 FOR UPDATE OF t SKIP LOCKED)"
+    f" UPDATE tasks SET leased_until = $4 FROM free {_FREE} RETURNING tasks.team_id, tasks.task_id"
+)
+
+
 def extend(connection: Connection, keys: Sequence[Key], lease: str, until: int) -> set[Key]:
-    """Prolong leases; answers which of ``keys`` are still held under ``lease``."""
+    """Prolong leases; answers which of ``keys`` are still held under ``lease``.
+
+    On PostgreSQL those are missing whose end is being written down at this moment.
+    """
+    if not is_sqlite(connection):
+        teams, ids = zip(*keys, strict=True)
+        rows = connection.exec_driver_sql(_extend_postgresql, (teams, ids, lease, until))
+        return {(row[0], row[1]) for row in rows}
     rows = connection.execute(
         update(tasks)
         .where(_key.in_(padded(keys)), _held(lease))
@@ -448,8 +464,8 @@ def _change(connection: Connection, key: Key, condition: ColumnElement[bool], **
 
 
 def _cut(error: str | None) -> str | None:
-    # PostgreSQL's text has no NUL.
-    return None if error is None else error.replace("\0", "")[:MAX_ERROR]
+    # PostgreSQL's text has no NUL, and no database has halves of surrogate pairs.
+    return None if error is None else error.replace("\0", "").encode(errors="replace").decode()[:MAX_ERROR]
 
 
 def page(connection: Connection, team_id: int, state: str | None, skip: int, limit: int) -> list[TaskRow]:

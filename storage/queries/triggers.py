@@ -43,6 +43,7 @@ class TriggerRow(NamedTuple):
     created_by: str
     created_at: int
     updated_at: int
+    failed_at: int | None = None
 
     @property
     def live(self) -> bool:

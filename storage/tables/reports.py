@@ -13,7 +13,8 @@ reports = Table(
     Column("report_id", Text, primary_key=True),
     Column("job_id", Text, nullable=False),
     Column("client_job_id", Text, nullable=False),
-    # What it shows, hashed: the revision, the version of the template, the images and which files were there.
+    # What it shows, hashed: the revision, the version of the template, the images, and what stands around the job:
+    # files, people, workflow, time zone.
     # The same is not made twice.
     Column("fingerprint", LargeBinary, nullable=False),
     Column("rev", BigInteger, nullable=False),

@@ -33,12 +33,12 @@ triggers = Table(
     # Why we disabled it; null if a person did.
     Column("disabled_reason", Text),
     Column("archived", Boolean, nullable=False),
-    # Since when every attempt has failed; null after a success.
+    # Since when every attempt has failed, and when the last of them did; null after a success.
     Column("failing_since", BigInteger),
+    Column("failed_at", BigInteger),
     Column("created_by", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
-    Index("ix_triggers_failing", "failing_since"),
 )
 
 deliveries = Table(

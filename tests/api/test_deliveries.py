@@ -198,7 +198,29 @@ def test_each_attempt_is_told_with_its_status_its_duration_and_its_answer(team: 
     ]
     assert (found["attempts"], found["state"], found["nextAttempt"]) == (2, FAILED, None)
     (entry,) = listed(team, trigger_id)
-    assert entry == {name: value for name, value in found.items() if name != "payload"}
+    for each in found["log"]:
+        del each["answer"]
+    del found["payload"]
+    assert entry == found
+
+
+def test_a_list_has_the_latest_20_attempts_at_a_delivery_and_the_delivery_alone_all(team: Team) -> None:
+    trigger_id = trigger_of(team)
+    delivery_id = delivery_of(team, trigger_id, *[attempt(DUE)] * 30)
+    other_id = delivery_of(team, trigger_id, attempt(FAILED))
+    other, entry = listed(team, trigger_id)
+    assert [each["number"] for each in entry["log"]] == list(range(11, 31))
+    assert (other["deliveryId"], len(other["log"]), entry["attempts"]) == (other_id, 1, 30)
+    assert [each["number"] for each in shown(team, trigger_id, delivery_id)["log"]] == list(range(1, 31))
+
+
+def test_a_list_reads_neither_payloads_nor_answers(team: Team) -> None:
+    trigger_id = trigger_of(team)
+    delivery_of(team, trigger_id, attempt(FAILED))
+    with counted(team.app) as counter:
+        listed(team, trigger_id)
+    assert not [text for text in counter.texts if "deliveries.payload" in text or "attempts.answer" in text]
+    assert [text for text in counter.texts if "attempts.error" in text]
 
 
 def test_who_may_only_read_triggers_sees_neither_answers_nor_jobs(team: Team) -> None:

@@ -3,10 +3,13 @@
 import asyncio
 import json
 import os
+import socket
 import sqlite3
 import stat
 import subprocess
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -14,11 +17,12 @@ import pytest
 
 from server import clock
 from server.doctor import machine, storing, visit
-from server.doctor.findings import Check, Finding, Installation, State, ok
+from server.doctor.findings import Check, Finding, Installation, State, ok, warning
+from server.doctor.machine import sqlite_file
 from server.settings import Settings
 from storage import database as database_module
 from storage.database import Connection, open_database
-from storage.queries import tasks
+from storage.queries import diagnosis, tasks
 from tests.support.doctor import at_work, doctor, findings, wants, write
 from tests.support.postgres import Postgres
 from tests.support.process import command, environment, free_port, init
@@ -52,6 +56,13 @@ def test_looking_leaves_nothing_behind(database_url: str, tmp_path: Path) -> Non
     assert secrets_of(settings) == before
     assert [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()] == []
     assert list(tmp_path.glob(".*")) == []
+
+
+def test_a_folder_of_files_that_no_server_has_made_is_not_made(tmp_path: Path) -> None:
+    settings = at_work(tmp_path)
+    (tmp_path / "blobs").rmdir()
+    wants(findings(settings)["files"], State.SKIPPED, "there is no", "Start the server")
+    assert not (tmp_path / "blobs").exists()
 
 
 def secrets_of(settings: Settings) -> int:
@@ -97,7 +108,8 @@ def test_the_json_has_every_check_with_its_state_and_advice(tmp_path: Path) -> N
     for check in document["checks"]:
         assert set(check) == {"name", "state", "finding", "advice"}
         assert check["finding"]
-        assert bool(check["advice"]) == (check["state"] in ("warning", "failed")), check
+        if check["state"] != "skipped":
+            assert bool(check["advice"]) == (check["state"] in ("warning", "failed")), check
     refused = doctor("--json", port="eighty")
     assert refused.returncode == 2
     assert json.loads(refused.stdout)["checks"][0]["state"] == "failed"
@@ -136,6 +148,54 @@ def test_a_check_that_fails_or_hangs_hides_no_other() -> None:
     assert third.finding == ok("fine")
 
 
+def test_a_thread_that_hangs_does_not_keep_the_command_from_ending() -> None:
+    # A pipe that nobody writes to, read in a thread.
+    script = (
+        "import asyncio, os; from server.doctor import findings, visit; from server.settings import Settings\n"
+        "async def hangs(_): return await asyncio.to_thread(os.read, os.pipe()[0], 1)\n"
+        "visit.examine.__defaults__ = ((findings.Check('hangs', hangs, 0.1),),)\n"
+        "visit.visit(Settings())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment(), timeout=60
+    )
+    assert done.returncode == 1, done.stderr
+    assert "0 ok, 0 warning, 1 failed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("settings", "secrets"),
+    [
+        (Settings(public_url="https://ada:hidden-word@sync.example.com"), ("hidden-word",)),
+        (Settings(public_url="https://ada:pw@sync.example.com"), (":pw@",)),
+        (Settings(oidc_issuer="https://ada:hidden-word@login.example.com"), ("hidden-word",)),
+        (Settings(database_url="postgresql+asyncpg://u:hidden@word@db/x"), ("hidden", "word")),
+        (Settings(database_url="postgresql+asyncpg://u:hidden/12@db/x"), ("hidden", "12@")),
+        (Settings(smtp_url="smtp://u:hidden%40word@mail"), ("hidden%40word", "hidden@word")),
+        (Settings(blobs="s3://b?endpoint=https://u:hidden-word@s3"), ("hidden-word",)),
+    ],
+)
+def test_no_finding_shows_a_password_of_an_address(settings: Settings, secrets: tuple[str, ...]) -> None:
+    addresses = " ".join(
+        [settings.public_url, settings.oidc_issuer, settings.database_url, settings.smtp_url, settings.blobs]
+    )
+
+    async def tells(_: Installation) -> Finding:
+        return warning(f"{addresses} {secrets}", f"look at {addresses}")
+
+    async def raises(_: Installation) -> Finding:
+        raise OSError(addresses)
+
+    async def collect() -> str:
+        checks = [Check("tells", tells), Check("raises", raises)]
+        return "\n".join([visit.as_text(one) async for one in visit.examine(Installation(settings), checks)])
+
+    told = asyncio.run(collect())
+    assert "***" in told
+    for secret in secrets:
+        assert secret not in told
+
+
 def test_a_misspelt_setting_is_named_with_the_likely_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIELDSYNC_SMPT_URL", "smtp://mail.example.com")
     finding = asyncio.run(machine.check_settings(Installation(Settings())))
@@ -170,9 +230,13 @@ def test_a_full_disk_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_folder_of_another_account_is_found(tmp_path: Path) -> None:
     settings = at_work(tmp_path)
     os.chown(tmp_path, 65534, 65534)
-    found = findings(settings)
+    found = findings(settings, "ada@example.com")
     wants(found["data-folder"], State.WARNING, "another account", "sudo -u ")
     wants(found["database-file"], State.WARNING, "belongs to", "chown")
+    # What is written by the wrong account stays in the way of the right one.
+    for name in ("writing", "files", "test-mail"):
+        wants(found[name], State.SKIPPED, "not ours", "as the account of the service")
+    assert not (tmp_path / "mail").exists()
 
 
 def test_a_database_that_others_can_read_is_found(tmp_path: Path) -> None:
@@ -236,6 +300,7 @@ def test_a_wrong_password_of_the_database_is_found_and_not_printed(
     hba.write_text(f"local all careful scram-sha-256\n{lines}")
     postgres.execute("SELECT pg_reload_conf()")
     url = fresh_postgres.replace("postgres@", "careful:correct%20horse%2Fbattery%40staple@")
+    (tmp_path / "blobs").mkdir()
     try:
         found = findings(Settings(data=tmp_path, database_url=url, port=free_port()))
         told = doctor("--json", data=tmp_path, database_url=url, port=free_port())
@@ -309,6 +374,56 @@ def test_a_database_that_another_program_holds_is_found(
     with closing(sqlite3.connect(tmp_path / "fieldsync.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         wants(findings(settings)["writing"], State.FAILED, "locked", "end a backup")
+
+
+def hurried(settings: Settings, *names: str) -> dict[str, Finding]:
+    """What these checks find if the last of them has but a moment."""
+    checks = [check for check in visit.CHECKS if check.name in names]
+    checks[-1] = checks[-1]._replace(seconds=0.3)
+
+    async def collect() -> dict[str, Finding]:
+        return {one.name: one.finding async for one in visit.examine(Installation(settings), checks)}
+
+    # In a thread: a test may be within a loop, with the database held.
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(asyncio.run, collect()).result()
+
+
+def test_a_database_that_is_held_for_longer_than_the_doctor_waits_is_found(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "_SQLITE_BUSY_MS", 1500)
+    settings = at_work(tmp_path, database_url)
+    names = ("database", "schema", "writing")
+    if database_url.startswith("postgresql"):
+
+        def hold(connection: Connection) -> dict[str, Finding]:
+            connection.exec_driver_sql("LOCK TABLE server_secrets IN EXCLUSIVE MODE")
+            return hurried(settings, *names)
+
+        found, advice = write(settings, hold), "pg_stat_activity"
+    else:
+        with closing(sqlite3.connect(sqlite_file(settings), isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            found, advice = hurried(settings, *names), "end a backup"
+    wants(found["writing"], State.FAILED, "no answer within", advice)
+
+
+def test_a_database_that_takes_a_connection_and_says_nothing_is_found(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql+asyncpg://u@127.0.0.1:{silent.getsockname()[1]}/x"
+        found = hurried(Settings(data=tmp_path, database_url=url), "database")
+    wants(found["database"], State.FAILED, "no answer within", "Start PostgreSQL; then look at host and port")
+
+
+def test_a_pooler_that_changes_connections_is_found(
+    fresh_postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = at_work(tmp_path, fresh_postgres)
+    assert "pooler" not in findings(settings)["database"].text
+    backends = iter(range(100))
+    monkeypatch.setattr(diagnosis, "_backend", lambda _: next(backends))
+    wants(findings(settings)["database"], State.WARNING, "pooler", "session mode")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 
 from server import clock
 from server.doctor import files, printing, reaching
+from server.doctor.asking import Answer
 from server.doctor.findings import Finding, Installation, State, ok
 from server.settings import Settings
 from storage.queries.secrets import shared_secret
@@ -106,6 +107,7 @@ def test_a_store_that_only_this_machine_reaches_is_found(s3: str, tmp_path: Path
 
 def test_a_folder_of_files_that_is_a_file_is_found(tmp_path: Path) -> None:
     settings = at_work(tmp_path)
+    (tmp_path / "blobs").rmdir()
     (tmp_path / "blobs").write_text("")
     wants(findings(settings)["files"], State.FAILED, "cannot be stored", "chown")
 
@@ -143,7 +145,7 @@ def test_a_server_of_another_installation_is_found(
     wants(found["file-addresses"], State.FAILED, "does not know", "FIELDSYNC_PUBLIC_URL")
     # The same database, and a folder of its own: two machines without S3.
     elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
+    (elsewhere / "blobs").mkdir(parents=True)
     url = f"sqlite:///{data / 'fieldsync.db'}"
     found = findings(Settings(data=elsewhere, database_url=url, public_url=running.url))
     wants(found["file-addresses"], State.FAILED, "does not find", "S3")
@@ -156,6 +158,12 @@ def test_a_server_that_is_not_ready_or_not_ours_is_found(s3: str, tmp_path: Path
     found = findings(settings)
     wants(found["server"], State.FAILED, "not as Fieldsync does", "FIELDSYNC_PUBLIC_URL")
     wants(found["file-addresses"], State.FAILED, "for the address of a file", "/files/v1/")
+
+
+def test_a_server_whose_store_does_not_answer_is_found() -> None:
+    said = b'{"status": "ready", "parts": {"database": "ok", "blobs": "unavailable"}}'
+    found = reaching._judged(Installation(Settings()), Answer(200, said, None))
+    wants(found, State.FAILED, "did not reach: blobs", "findings about files")
 
 
 def test_a_server_that_does_not_run_is_found(tmp_path: Path) -> None:

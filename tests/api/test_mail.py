@@ -10,10 +10,10 @@ from email.policy import default
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from server.mail import Attachment, Mail, Mailer, MailFailed, is_address, to_html
+from server.mail import Attachment, Mail, Mailer, MailFailed, is_address, mailbox, to_html
 from server.settings import Settings
 from tests.support.process import free_port
 from tests.support.smtp import mail_server
@@ -140,6 +140,48 @@ def test_what_is_no_address_is_refused_for_good(tmp_path: Path, to: str) -> None
     assert files(tmp_path) == []
     assert not is_address(to)
     assert is_address("ada@example.com")
+
+
+@pytest.mark.parametrize(
+    "to", ["o'brien@example.com", "a!#$%&'*+/?=^_`{|}~-.b@example.com", "'@example.com", "zoë'x@example.com"]
+)
+def test_every_character_of_an_address_goes_over_the_wire(tmp_path: Path, to: str) -> None:
+    assert is_address(to)
+    with mail_server(tmp_path) as server:
+        send(mailer(tmp_path, f"smtp://127.0.0.1:{server.port}"), MAIL._replace(to=to))
+    assert server.received[0].recipients == [to]
+
+
+@pytest.mark.parametrize(
+    "local", [".", ".ada", "=?utf-8?q?a=0aBcc:_x?=", "a=?utf-8?q?a=0aBcc:_x?=b", "a\u2028b", "a\ud800"]
+)
+def test_what_programs_stumble_over_or_read_as_the_end_of_a_line_is_no_address(local: str) -> None:
+    assert not is_address(f"{local}@example.com")
+    assert not is_address(f"ada@{local}.example")
+
+
+_typed = st.text(
+    "aZ0.-+'!#$%&*/=?^_`{|}~@ëß検،\"(),:;<>[]\\ \r\n\x85\u2028\u200b＠．", max_size=40
+) | st.text(max_size=90)
+_addresses = st.builds("{}@{}".format, _typed, st.sampled_from(["a.example", "bücher.example"]) | _typed)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(typed=_addresses, other=_addresses)
+def test_whatever_passes_for_an_address_makes_a_header_of_just_these_addresses(
+    typed: str, other: str
+) -> None:
+    taken = [address for address in (typed, other) if is_address(address)]
+    if not taken:
+        return
+    mail = MAIL._replace(to=taken[0], also_to=tuple(taken[1:]))
+    sent = Mailer(Settings(public_url=PUBLIC)).compose(mail, "task-1")
+    to = [one.addr_spec for one in sent["To"].addresses]
+    assert [mailbox(one) for one in to] == [mailbox(address) for address in taken]
+    # Python's parser reads headers in UTF-8 as text only.
+    arrived = email.message_from_string(sent.as_bytes().decode(), policy=default)
+    assert [one.addr_spec for one in arrived["To"].addresses] == to
+    assert sorted(arrived.keys()) == sorted(composed(MAIL).keys())
 
 
 def test_a_mail_to_several_people_names_them_all_and_one_that_is_no_address_stops_it(tmp_path: Path) -> None:
@@ -324,3 +366,36 @@ def test_an_address_that_the_server_cannot_take_is_refused_for_good(tmp_path: Pa
     with mail_server(tmp_path) as server:
         send(mailer(tmp_path, f"smtp://127.0.0.1:{server.port}"), mail)
     assert server.received[0].recipients == ["zoë@example.com"]
+
+
+def test_beside_others_such_an_address_is_left_out_and_counts_as_refused(tmp_path: Path) -> None:
+    others = ("ada@example.com", "bob@example.com")
+    mail = MAIL._replace(
+        to="zoë@example.com", name="Zoë", also_to=others, subject="Prüfung", attachments=(PDF,)
+    )
+    with mail_server(tmp_path, utf8=False) as server:
+        server.refused = {"bob@example.com": "550 who is that"}
+        assert send(mailer(tmp_path, f"smtp://127.0.0.1:{server.port}"), mail) == (550, 553)
+        server.refused["ada@example.com"] = "450 later"
+        assert not failure(mailer(tmp_path, f"smtp://127.0.0.1:{server.port}"), mail).permanent
+        server.refused["ada@example.com"] = "550 never"
+        assert failure(mailer(tmp_path, f"smtp://127.0.0.1:{server.port}"), mail).permanent
+    (received,) = server.received
+    assert received.recipients == ["ada@example.com"]
+    assert received.content.split(b"\r\n\r\n")[0].isascii()
+    assert [one.addr_spec for one in received.message["To"].addresses] == list(others)
+    assert received.message["Subject"] == "Prüfung"
+    (file,) = received.message.iter_attachments()
+    assert (file.get_filename(), file.get_content()) == (PDF.name, PDF.content)
+
+
+def test_a_sender_that_the_server_cannot_take_is_for_the_operator_to_mend(tmp_path: Path) -> None:
+    with mail_server(tmp_path, utf8=False) as server:
+        ours = Settings(
+            data=tmp_path,
+            public_url=PUBLIC,
+            smtp_url=f"smtp://127.0.0.1:{server.port}",
+            mail_from="größe@example.com",
+        )
+        assert not failure(Mailer(ours)).permanent
+    assert server.received == []

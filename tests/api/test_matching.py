@@ -15,7 +15,7 @@ from storage.database import sqlite_url
 from storage.queries import triggers as trigger_queries
 from storage.queries.jobs import by_job_id
 from storage.queries.triggers import TriggerRow
-from storage.tables import tasks
+from storage.tables import tasks, triggers
 from tests.support.app import (
     Document,
     RunningApp,
@@ -122,9 +122,21 @@ def test_all_three_conditions_have_to_be_met(team: Team) -> None:
 
 def test_what_a_tablet_writes_into_ids_never_stops_the_matching(team: Team) -> None:
     trigger_id = add_trigger(team)
+    of_a_workflow = add_trigger(team, template_ids=["a"])
     team.synced(finished_snapshot(workflowId="a\0b", userId="c\0d"))
     work(team)
-    assert len(sent(team, trigger_id)) == 1
+    assert [len(sent(team, each)) for each in (trigger_id, of_a_workflow)] == [1, 0]
+
+
+def test_a_trigger_that_cannot_be_matched_does_not_keep_the_others_from_firing(
+    team: Team, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, broken, last = (add_trigger(team) for _ in range(3))
+    team.synced(finished_snapshot())
+    write(team, update(triggers).where(triggers.c.trigger_id == broken).values(template_tags=b'[{"a": 1}]'))
+    work(team)
+    assert [len(sent(team, each)) for each in (first, broken, last)] == [1, 0, 1]
+    assert f"trigger {broken} cannot be matched" in caplog.text
 
 
 def test_updates_are_told_to_webhooks_that_want_them_and_a_completion_once(team: Team) -> None:
@@ -308,7 +320,7 @@ _lists = st.lists(_names, max_size=3)
 
 @given(
     wanted=st.tuples(_lists, _lists, _lists),
-    workflow_id=st.none() | _names,
+    workflow_id=st.none() | _names | st.sampled_from([["a"], {"a": 1}, 7]),
     tags=_lists,
     object_ids=st.sets(_names),
     event_type=st.sampled_from(["job.completed", "job.updated", "job.created", "job.mediaComplete"]),
@@ -319,7 +331,7 @@ _lists = st.lists(_names, max_size=3)
 )
 def test_a_trigger_applies_if_it_is_live_wants_the_event_and_each_list_is_empty_or_met(
     wanted: tuple[list[str], list[str], list[str]],
-    workflow_id: str | None,
+    workflow_id: object,
     tags: list[str],
     object_ids: Collection[str],
     event_type: str,

@@ -20,7 +20,7 @@ from storage.queries.deliveries import DeliveryRow
 from storage.queries.reports import ReportRow
 from storage.queries.tasks import enqueue
 from storage.queue import Task
-from storage.tables import reports
+from storage.tables import attachments, reports, triggers
 from tests.support.app import (
     PUBLIC_URL,
     Document,
@@ -35,7 +35,19 @@ from tests.support.attachments import put_file, store_of
 from tests.support.postgres import Postgres
 from tests.support.process import free_port
 from tests.support.smtp import mail_server
-from tests.support.triggers import HOUR, MINUTE, NOBODY, SECOND, Clock, add_trigger, facts, sent, work, write
+from tests.support.triggers import (
+    HOUR,
+    MINUTE,
+    NOBODY,
+    SECOND,
+    Clock,
+    add_trigger,
+    facts,
+    sent,
+    waiting,
+    work,
+    write,
+)
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -79,9 +91,25 @@ def asked(team: Team) -> list[ReportRow]:
 
 def make_reports(team: Team, failing: str | None = None) -> None:
     """What the printing leaves in the database, without printing."""
-    state = "ready" if failing is None else "failed"
-    made_now = update(reports).where(reports.c.team_id == team.team_id)
-    write(team, made_now.values(state=state, failure=failing, size=1, pages=1, generated_at=now()))
+
+    def end(connection: Connection, report: ReportRow) -> None:
+        which = (connection, team.team_id, report.report_id)
+        if failing is not None:
+            assert report_queries.failed(*which, failing, now())
+            return
+        made = report_queries.made(*which, blob_key="key", rev=1, size=1, pages=1, log=(), now=now())
+        assert made
+
+    for report in asked(team):
+        team.app.write(end, report)
+
+
+def prepare(team: Team, payload: Any = None, attempts: int = 1) -> None:
+    """Do the only delivery's task as if it had this payload and were tried so often."""
+    handlers = matching.handlers(team.app.database, store_of(team), team.app.settings)
+    kind = delivery_queries.PREPARE
+    task = Task(team.team_id, "t", kind, the_delivery(team).delivery_id, payload, attempts, now())
+    team.app.call(handlers[kind], task)
 
 
 def the_delivery(team: Team) -> DeliveryRow:
@@ -102,7 +130,6 @@ def test_full_images_wait_for_the_files_and_go_on_when_the_last_has_arrived(team
     (report,) = asked(team)
     assert (report.images, report.state) == ("large", "pending")
     make_reports(team)
-    clock.ahead += 2 * SECOND
     work(team, clock)
     row = the_delivery(team)
     assert (row.state, row.report_id, row.note) == ("due", report.report_id, None)
@@ -121,7 +148,6 @@ def test_after_an_hour_full_images_go_with_what_is_there_and_say_so(team: Team, 
     clock.ahead += 2 * MINUTE
     work(team, clock)
     make_reports(team)
-    clock.ahead += 2 * SECOND
     work(team, clock)
     row = the_delivery(team)
     assert row.state == "due"
@@ -135,22 +161,23 @@ def test_files_of_photos_added_after_the_first_completion_are_waited_for_too(
     """job.mediaComplete happens once in a job's life: later files are found without it."""
     document = with_files()
     team.synced(document)
-    add_trigger(team, trigger_type="Http", pdf_requirement="FullImages", options={"onUpdate": True})
+    trigger_id = add_trigger(
+        team, trigger_type="Http", pdf_requirement="FullImages", options={"onUpdate": True}
+    )
     late = new_id()
     document["completedSteps"] = [step_of("photos", valueResourceIds=[late], updated="2025-03-04T10:00:00Z")]
     team.synced(edited(document, 1))
     work(team, clock)
+    # That the file arrives would be another update.
+    write(team, update(triggers).where(triggers.c.trigger_id == trigger_id).values(disabled=True))
     put_file(team, attachment_id=late, details=Details())
     work(team, clock)
-    make_reports(team)
-    clock.ahead += 2 * SECOND
-    work(team, clock)
-    # That the file arrived is another update, which has nothing to wait for.
-    assert [row.state for row in sent(team)] == ["preparing", "due"]
+    assert asked(team) == []
     clock.ahead += MINUTE
     work(team, clock)
-    assert [row.state for row in sent(team)] == ["due", "due"]
-    assert sent(team)[0].note is None
+    make_reports(team)
+    work(team, clock)
+    assert (the_delivery(team).state, the_delivery(team).note) == ("due", None)
 
 
 @pytest.mark.parametrize(("requirement", "images"), [("Thumbnails", "small"), ("WithoutImages", "none")])
@@ -177,29 +204,77 @@ def test_thumbnails_in_the_making_are_waited_for_a_while(team: Team, clock: Cloc
     assert len(asked(team)) == 1
 
 
+@pytest.mark.parametrize(("requirement", "minutes"), [("Thumbnails", 2), ("FullImages", 62)])
+def test_files_that_keep_arriving_do_not_prolong_the_wait_for_thumbnails(
+    team: Team, clock: Clock, requirement: str, minutes: int
+) -> None:
+    add_trigger(team, pdf_requirement=requirement)
+    file = new_id()
+    team.synced(with_files(file))
+    put_file(team, attachment_id=file)
+    work(team, clock)
+    stored = update(attachments).where(attachments.c.team_id == team.team_id)
+    for _ in range(minutes - 1):
+        clock.ahead += MINUTE
+        write(team, stored.values(stored_at=clock()))
+        work(team, clock)
+    assert asked(team) == []
+    clock.ahead += MINUTE
+    write(team, stored.values(stored_at=clock()))
+    work(team, clock)
+    assert len(asked(team)) == 1
+
+
 def test_a_report_that_fails_is_left_out_with_the_reason(team: Team, clock: Clock) -> None:
     add_trigger(team, pdf_requirement="WithoutImages")
     team.synced(finished_snapshot())
     work(team, clock)
     make_reports(team, failing="The template took too long.")
-    clock.ahead += 2 * SECOND
     work(team, clock)
     row = the_delivery(team)
     assert (row.state, row.report_id) == ("due", None)
     assert row.note == "There is no report, it could not be made: The template took too long."
 
 
-def test_a_report_that_is_never_made_is_not_waited_for_longer_than_15_minutes(
+@pytest.mark.parametrize("failing", [None, "The template took too long."])
+def test_what_waits_for_a_report_is_looked_at_when_it_is_made_or_has_failed(
+    team: Team, clock: Clock, failing: str | None
+) -> None:
+    add_trigger(team, pdf_requirement="WithoutImages")
+    add_trigger(team, pdf_requirement="WithoutImages")
+    team.synced(finished_snapshot())
+    work(team, clock)
+    team.synced(finished_snapshot())
+    work(team, clock)
+    assert work(team, clock) == []
+    of_both_jobs = asked(team)
+    assert len(of_both_jobs) == 2
+    make_reports(team, failing=failing)
+    assert work(team, clock) == ["delivery.prepare"] * 4
+    assert {row.state for row in sent(team)} == {"due"}
+
+
+def test_while_a_report_is_made_it_is_looked_for_less_and_less_often(team: Team, clock: Clock) -> None:
+    add_trigger(team, pdf_requirement="WithoutImages")
+    team.synced(finished_snapshot())
+    for gap in (5, 15, 30, 60, 60):
+        before = clock()
+        assert "delivery.prepare" in work(team, clock)
+        ((_, run_at),) = waiting(team, "delivery.prepare")
+        assert before + gap * SECOND <= run_at <= clock() + gap * SECOND
+        clock.ahead += run_at - clock() + SECOND
+
+
+def test_a_report_that_is_never_made_is_given_up_after_360_looks_of_a_minute(
     team: Team, clock: Clock
 ) -> None:
     add_trigger(team, pdf_requirement="WithoutImages")
     team.synced(finished_snapshot())
     work(team, clock)
-    clock.ahead += 14 * MINUTE
-    work(team, clock)
+    (report,) = asked(team)
+    prepare(team, {"report": report.report_id, "looks": 359})
     assert the_delivery(team).state == "preparing"
-    clock.ahead += 2 * MINUTE
-    work(team, clock)
+    prepare(team, {"report": report.report_id, "looks": 360})
     assert (the_delivery(team).state, the_delivery(team).note) == (
         "due",
         "There is no report: it was not made in time.",
@@ -212,8 +287,8 @@ def test_while_a_report_is_made_a_change_of_the_job_asks_for_no_other(team: Team
     team.synced(document)
     work(team, clock)
     team.synced(edited(document, 1, jobTitle="Pump 8"))
-    clock.ahead += 2 * SECOND
-    work(team, clock)
+    clock.ahead += 6 * SECOND
+    assert "delivery.prepare" in work(team, clock)
     assert len(asked(team)) == 1
 
 
@@ -228,12 +303,7 @@ def test_a_defect_in_asking_for_reports_does_not_keep_the_rest_from_being_sent(
     monkeypatch.setattr("server.triggers.preparing.request_report", broken)
     with pytest.raises(ValueError, match="a defect"):
         work(team)
-    prepare = matching.handlers(team.app.database, store_of(team), team.app.settings)[
-        delivery_queries.PREPARE
-    ]
-    delivery_id = the_delivery(team).delivery_id
-    task = Task(team.team_id, "t", delivery_queries.PREPARE, delivery_id, None, 5, now())
-    team.app.call(prepare, task)
+    prepare(team, attempts=5)
     row = the_delivery(team)
     assert (row.state, row.report_id) == ("due", None)
     assert row.note == "There is no report: an error of this server, which its log tells of."

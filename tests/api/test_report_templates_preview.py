@@ -2,6 +2,9 @@
 
 import asyncio
 import base64
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any
 
 import httpx
@@ -9,9 +12,12 @@ import pytest
 
 from fixtures.pictures import drawing, jpeg
 from media.details import Details, Thumbnail
+from media.pdf import Printed
 from server.clock import now
-from server.report_templates import preview
-from storage.blobs import new_key
+from server.report_templates import loading, preview
+from server.report_templates.slots import Lines, Slots
+from server.reports.context import local_files
+from storage.blobs import BlobStore, new_key
 from tests.support.app import Account, Document, Team, finished_snapshot, problem, step
 from tests.support.attachments import put_file, store_of
 
@@ -42,16 +48,14 @@ def template(team: Team, **members: Any) -> str:
     return str(response.json()["reportTemplateId"])
 
 
-def photographed(team: Team) -> str:
-    """The clientJobId of a job with a photo whose thumbnails are there."""
-    content = jpeg(drawing())
-    key = f"{new_key(team.team_id, now())}.small.jpg"
-
-    async def put() -> None:
-        await store_of(team).put(key, content, content_type="image/jpeg")
-
-    team.app.call(put)
-    details = Details(thumbnails=(Thumbnail("small", key, 240, 160, len(content)),))
+def photographed(team: Team, *sizes: str) -> str:
+    """The clientJobId of a job with a photo whose thumbnails are there, the small one if none is named."""
+    content, thumbnails = jpeg(drawing()), []
+    for size in sizes or ("small",):
+        key = f"{new_key(team.team_id, now())}.{size}.jpg"
+        team.app.call(partial(store_of(team).put, key, content, content_type="image/jpeg"))
+        thumbnails.append(Thumbnail(size, key, 240, 160, len(content)))
+    details = Details(thumbnails=tuple(thumbnails))
     photo = put_file(team, content, details=details)
     document = finished_snapshot(jobTitle="With a photo", status="Completed")
     document["completedSteps"] = [step("photo", valueResourceIds=[photo])]
@@ -70,6 +74,16 @@ def test_a_preview_answers_the_html_the_pdf_and_what_the_template_lacks(team: Te
     assert any("nothing" in note for note in document["log"])
     assert len(set(document["log"])) == len(document["log"])
     assert answer.headers["cache-control"] == "private, no-store"
+
+
+def test_html_and_pdf_are_the_same_alone_and_together(sqlite_team: Team) -> None:
+    asked = {
+        "clientJobId": photographed(sqlite_team),
+        "bodyContent": f"{BODY}{EACH}".replace("BODY", "{{ file.src }}"),
+    }
+    document = previewed(sqlite_team, **asked).json()
+    assert document["html"] == previewed(sqlite_team, "html", **asked).text
+    assert base64.b64decode(document["pdf"]) == previewed(sqlite_team, "pdf", **asked).content
 
 
 def test_the_pages_are_counted(sqlite_team: Team) -> None:
@@ -239,9 +253,129 @@ def test_whoever_sees_its_own_work_only_previews_nobody_elses_jobs(team: Team) -
 
 def test_no_more_than_a_few_are_made_at_once(sqlite_team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
     body = {"clientJobId": job_of(sqlite_team), "bodyContent": BODY}
-    monkeypatch.setattr(preview, "_slots", asyncio.Semaphore(0))
+    monkeypatch.setattr(preview, "_slots", Slots(at_once=0))
     assert problem(sqlite_team.post(PREVIEW, json=body), 503, "busy")["retry"] == "later"
-    monkeypatch.setattr(preview, "_slots", asyncio.Semaphore(1))
+    monkeypatch.setattr(preview, "_slots", Slots(at_once=1))
     # One that fails leaves its place as well.
     for content, status in (("{% if %}", 422), ("{{ 1 / 0 }}", 422), (BODY, 200), (BODY, 200)):
         assert sqlite_team.post(PREVIEW, json={**body, "bodyContent": content}).status_code == status
+
+
+def test_a_team_leaves_half_of_the_places_to_others(
+    sqlite_team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, slots = sqlite_team.app.team(), Slots()
+    monkeypatch.setattr(preview, "_slots", slots)
+    with slots.place(sqlite_team.team_id), slots.place(sqlite_team.team_id):
+        body = {"clientJobId": job_of(sqlite_team), "bodyContent": BODY}
+        assert "your team" in problem(sqlite_team.post(PREVIEW, json=body), 503, "busy")["detail"]
+        previewed(other, "html", clientJobId=job_of(other), bodyContent=BODY)
+        with slots.place(other.team_id), slots.place(other.team_id):
+            problem(sqlite_team.app.team().post(PREVIEW, json=body), 503, "busy")
+    previewed(sqlite_team, "html", **body)
+    assert not slots._taken
+
+
+def test_a_third_check_of_a_team_waits_and_other_teams_do_not() -> None:
+    lines, inside = Lines(), list[int]()
+
+    async def check(team_id: int, gone: asyncio.Event) -> None:
+        async with lines.place(team_id):
+            inside.append(team_id)
+            await gone.wait()
+
+    async def run() -> None:
+        gone = asyncio.Event()
+        checks = [asyncio.create_task(check(team_id, gone)) for team_id in (1, 1, 1, 2)]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert sorted(inside) == [1, 1, 2]
+        gone.set()
+        await asyncio.gather(*checks)
+
+    asyncio.run(run())
+    assert sorted(inside) == [1, 1, 1, 2]
+    assert not lines._lines
+
+
+def no_library(*_: object) -> Printed:
+    """In a worker, by its name."""
+    raise OSError("cannot load library 'libpango-1.0-0'")
+
+
+def no_module(*_: object) -> Printed:
+    raise ModuleNotFoundError("No module named 'weasyprint'")
+
+
+@pytest.mark.parametrize("missing", [no_library, no_module])
+def test_a_server_without_the_printers_libraries_says_so(
+    sqlite_team: Team, missing: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preview, "print_report", missing)
+    monkeypatch.setattr(loading, "check_template", missing)
+    body = {"clientJobId": job_of(sqlite_team), "bodyContent": BODY}
+    refused = problem(sqlite_team.post(PREVIEW, json=body), 503, "printing-unavailable")
+    assert "fieldsync doctor" in refused["detail"]
+    kept = sqlite_team.post("/reporttemplates/v1/content", json={"name": "x", "bodyContent": BODY})
+    problem(kept, 503, "printing-unavailable")
+
+
+# Which pictures are fetched
+
+
+def fetched(team: Team, job: str, monkeypatch: pytest.MonkeyPatch, body: str) -> tuple[set[str], Document]:
+    """Sizes of the pictures that a preview takes from the store, and its answer."""
+    seen: list[str] = []
+
+    def watched(blobs: BlobStore, keys: Mapping[str, str]) -> AbstractAsyncContextManager[dict[str, str]]:
+        seen.extend(keys)
+        return local_files(blobs, keys)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(preview, "local_files", watched)
+        answer = previewed(team, clientJobId=job, bodyContent=body).json()
+    return {name.rpartition("/")[2] for name in seen}, answer
+
+
+EACH = "{% for file in attachments %}BODY{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("body", "sizes"),
+    [
+        ("{{ file.fileName }}<img alt='src'>", {"large"}),
+        ("{{ file.fileName }}<img srcset=''>", set()),
+        ("<img src='{{ file.src }}'>", {"large"}),
+        ("<img src='{{ file['src'] }}'>", {"large"}),
+        ("<img src='{{ file.thumbnails.small }}'>", {"small"}),
+        ("<img src='{{ file.thumbnails['small'] or file.thumbnails.medium }}'>", {"small", "medium"}),
+        ("<img src='att:{{ file.id }}/small'>", {"small"}),
+        (
+            "<img src='{{ file.thumbnails[images] }}'><p style='font-size: small'>",
+            {"small", "medium", "large"},
+        ),
+        ("<img src='{{ 'att:' ~ file.id ~ '/' ~ images }}'>", {"small", "medium", "large"}),
+        ("{{ file.src }}<img src='{{ file.thumbnails.small }}'>", {"small", "large"}),
+    ],
+)
+def test_pictures_are_fetched_in_the_sizes_that_the_template_names(
+    sqlite_team: Team, body: str, sizes: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = photographed(sqlite_team, "small", "medium", "large")
+    seen, answer = fetched(sqlite_team, job, monkeypatch, EACH.replace("BODY", body))
+    assert seen == sizes
+    assert answer["log"] == []
+
+
+@pytest.mark.parametrize("limit", ["MOST_PICTURES", "MOST_PICTURE_BYTES"])
+def test_a_preview_takes_some_of_many_pictures_and_says_so(
+    sqlite_team: Team, limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = photographed(sqlite_team, "small", "medium")
+    one = {"MOST_PICTURES": 1, "MOST_PICTURE_BYTES": len(jpeg(drawing()))}
+    monkeypatch.setattr(preview, limit, one[limit])
+    both = "<img src='{{ file.thumbnails.small }}'><img src='{{ file.thumbnails.medium }}'>"
+    seen, answer = fetched(sqlite_team, job, monkeypatch, EACH.replace("BODY", both))
+    assert seen == {"small"}
+    assert answer["html"].count("data:image/jpeg") == 1
+    assert answer["log"][0] == "the preview has 1 of 2 pictures; a report has all of them"

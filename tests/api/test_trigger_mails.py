@@ -3,6 +3,7 @@
 import email
 import re
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from email.message import EmailMessage
 from email.policy import default
 from pathlib import Path
@@ -221,6 +222,27 @@ def test_a_job_of_which_little_is_known_makes_a_mail_too(post: Post) -> None:
     assert body(message).startswith("pump-7\n\n")
 
 
+@pytest.mark.parametrize("zone", ["Europe/Dublin", "Pacific/Kiritimati", "America/Los_Angeles"])
+@pytest.mark.parametrize(
+    "edge", ["0001-01-01T00:00:00+01:00", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00"]
+)
+def test_a_time_beyond_the_calendar_stands_there_as_the_tablet_sent_it(
+    team: Team, post: Post, zone: str, edge: str
+) -> None:
+    team.app.write(set_settings, team.team_id, {"DefaultTimezone": zone})
+    message = post.one(facts(created=edge, updated=edge))
+    assert f"Started: {edge}\nCompleted: {edge}\n" in body(message)
+
+
+@given(
+    moment=st.datetimes(), offset=st.integers(-1439, 1439), zone=st.sampled_from(["Asia/Tokyo", "No/Where"])
+)
+def test_whatever_time_a_tablet_sends_something_is_said(moment: datetime, offset: int, zone: str) -> None:
+    text = moment.replace(tzinfo=timezone(timedelta(minutes=offset))).isoformat()
+    said = mails._time(text, zone)
+    assert said == text or re.fullmatch(r"\d+-\d\d-\d\d \d\d:\d\d \(\S+\)", said)
+
+
 def test_pauses_are_told_apart(post: Post) -> None:
     message = post.one({**facts(), "activeDuration": 600})
     assert "Duration: 1 hour 21 minutes (10 minutes without pauses)" in body(message)
@@ -332,6 +354,13 @@ def test_recipients_are_one_text_with_commas_or_semicolons_and_each_gets_one_mai
     assert to(post.one(facts(), options)) == ["ada@customer.example", "bob@customer.example"]
 
 
+def test_an_address_is_the_same_however_its_domain_is_written(post: Post) -> None:
+    options = {
+        "recipients": "ada@bücher.example; Ada@XN--BCHER-KVA.example; o'brien@bücher.example; ada@BÜCHER.example"
+    }
+    assert to(post.one(facts(), options)) == ["ada@xn--bcher-kva.example", "o'brien@xn--bcher-kva.example"]
+
+
 @pytest.mark.parametrize("wish", [True, "true", "True", "TRUE "])
 def test_the_jobs_user_gets_a_copy_if_that_is_wished(team: Team, post: Post, wish: object) -> None:
     ada = team.executor()
@@ -360,6 +389,14 @@ def test_somebody_who_has_left_gets_no_copy(team: Team, post: Post, left: Callab
     team.app.write(left, team, ada)
     message = post.one(facts(userId=ada.subject_id), {**ADA, "sendCopyToUser": True})
     assert to(message) == ["ada@customer.example"]
+
+
+def test_a_copy_for_nobody_but_somebody_locked_is_not_tried_again(team: Team, post: Post) -> None:
+    ada = team.executor()
+    team.app.write(_locked, team, ada)
+    with pytest.raises(MailFailed, match="no recipients") as caught:
+        post.send(facts(userId=ada.subject_id), {"sendCopyToUser": True})
+    assert caught.value.permanent
 
 
 def test_a_user_of_another_team_gets_no_copy(team: Team, post: Post) -> None:
@@ -411,6 +448,17 @@ def test_of_several_recipients_those_whom_the_server_refuses_are_noted(post: Pos
         server.refused = {"bob@customer.example": "550 who is that"}
         said = post.send(facts(), options, smtp_url=f"smtp://127.0.0.1:{server.port}")
     assert said == "the mail server refused 1 of 3 recipients: 550"
+    (received,) = server.received
+    assert received.recipients == ["ada@customer.example", "eve@customer.example"]
+
+
+def test_of_addresses_beyond_ascii_a_server_that_knows_none_gets_nothing_and_the_others_have_their_mail(
+    post: Post, tmp_path: Path
+) -> None:
+    options = {"recipients": "ada@customer.example;zoë@customer.example;eve@customer.example"}
+    with mail_server(tmp_path, utf8=False) as server:
+        said = post.send(facts(jobTitle="Prüfung"), options, smtp_url=f"smtp://127.0.0.1:{server.port}")
+    assert said == "the mail server refused 1 of 3 recipients: 553"
     (received,) = server.received
     assert received.recipients == ["ada@customer.example", "eve@customer.example"]
 

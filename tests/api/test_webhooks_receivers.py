@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from server.triggers import webhooks
+from server.triggers import delivering, webhooks
+from server.triggers.receivers import NoResolver, Receivers
 from storage.database import sqlite_url
 from tests.support import receiver as faulty
 from tests.support.app import RunningApp, Team, running_app
@@ -151,6 +152,22 @@ def test_a_name_that_does_not_resolve_is_a_failed_attempt(
     sending.run()
     assert sending.last().error == "The name cannot be resolved: Name or service not known"
     assert sending.states == {"due": 1}
+
+
+def test_waiting_for_who_resolves_names_says_nothing_about_the_receiver(
+    team: Team, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def busy(*_: Any, **__: Any) -> list[str]:
+        raise NoResolver("busy")
+
+    monkeypatch.setattr(Receivers, "resolve", busy)
+    sending = named(team, receiver, 40)
+    sending.run()
+    assert sending.last().error == "The name was not resolved: this server is busy with too many others."
+    assert sending.trigger.failing_since is None
+    # The others wait, and have all their attempts.
+    tried = [number for number in range(40) if sending.delivery(number)[1]]
+    assert len(tried) <= delivering.AT_FIRST
 
 
 # TLS

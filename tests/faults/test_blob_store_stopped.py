@@ -97,8 +97,8 @@ def test_uploads_wait_while_the_store_is_away_and_all_of_them_arrive_after_it(
                 )
                 assert refused["retry"] == "later"
                 assert time.monotonic() - began < PATIENCE_SECONDS
-                said = problem(client.get("/readyz"), 503, "not-ready")
-                assert said["parts"] == {"database": "ok", "blobs": "unavailable"}
+                # Load balancers go on sending it what does not need the store.
+                assert client.get("/readyz").status_code == 200
                 assert client.get("/healthz").status_code == 200
                 time.sleep(0.3)
             already = {sender.name: len(sender.acknowledged) for sender in senders}

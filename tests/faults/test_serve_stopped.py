@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import sqlite3
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.process import ServerProcess, init, serve
+from tests.support.process import ServerProcess, command, environment, free_port, init, serve
 from tests.support.smtp import MailServer, mail_server
 
 #: What units and the compose file allow.
@@ -97,6 +98,31 @@ def test_a_task_is_handed_back_although_a_request_does_not_end(tmp_path: Path, m
         assert task(tmp_path) == ("retry", 0)
     finally:
         server.kill()
+
+
+def test_a_server_that_is_stopped_while_it_starts_ends_as_one_that_was_told_to(tmp_path: Path) -> None:
+    init(tmp_path / "data")
+    process = subprocess.Popen(
+        [command(), "serve", "--data", str(tmp_path / "data"), "--port", str(free_port())],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment(),
+    )
+    try:
+        assert process.stdout is not None
+        told = ""
+        while "Spawning worker" not in told:
+            line = process.stdout.readline()
+            assert line, told
+            told += line
+        time.sleep(0.3)  # it is started, and does not listen for signals yet
+        process.send_signal(signal.SIGTERM)
+        told += process.communicate(timeout=LIMIT_SECONDS)[0]
+        assert "Unexpected exit" not in told
+        assert process.returncode == 0, told
+    finally:
+        process.kill()
 
 
 def task(folder: Path) -> tuple[str, int]:

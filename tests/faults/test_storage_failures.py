@@ -163,16 +163,35 @@ def test_one_unexpected_error_does_not_harm_its_neighbours(
     assert team.sync(snapshot()).status_code == 200
 
 
-def test_readiness_tells_what_does_not_answer(impatient: RunningApp, tmp_path: Path) -> None:
-    assert impatient.http.get("/readyz").json() == {
-        "status": "ready",
-        "parts": {"database": "ok", "blobs": "ok"},
-    }
+def test_a_server_without_its_store_is_ready_and_says_so(impatient: RunningApp, tmp_path: Path) -> None:
     blobs = impatient.settings.data / "blobs"
     for item in blobs.iterdir():
         item.unlink()
     blobs.rmdir()
     blobs.write_text("in the way")
-    body = problem(impatient.http.get("/readyz"), 503, "not-ready")
-    assert body["parts"] == {"database": "ok", "blobs": "unavailable"}
-    assert impatient.http.get("/healthz").status_code == 200
+    for _ in range(2):
+        response = impatient.http.get("/readyz")
+        assert response.status_code == 200
+        assert response.json() == {
+            "status": "ready",
+            "parts": {"database": "ok", "blobs": "unavailable"},
+        }
+    assert impatient.team().sync(snapshot()).status_code == 200
+
+
+def test_a_server_without_its_database_is_not_ready(
+    cut_off: tuple[RunningApp, str], postgres: Postgres
+) -> None:
+    app, url = cut_off
+    assert app.http.get("/readyz").json() == {
+        "status": "ready",
+        "parts": {"database": "ok", "blobs": "ok"},
+    }
+    name = url.rpartition("/")[2].partition("?")[0]
+    postgres.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+    assert postgres.kill_connections(url)
+    body = problem(app.http.get("/readyz"), 503, "not-ready")
+    assert body["parts"] == {"database": "unavailable", "blobs": "ok"}
+    assert app.http.get("/healthz").status_code == 200
+    postgres.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+    assert app.http.get("/readyz").status_code == 200

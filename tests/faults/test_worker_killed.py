@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from server.background import Background, work
 from server.clock import now
+from server.settings import Settings
 from server.timetable import LOCK
-from storage.database import Connection, open_database, sqlite_url
+from server.worker import Worker
+from storage.database import Connection, Database, Unavailable, open_database, sqlite_url
 from storage.queries import tasks as queries
 from storage.queries.tasks import TaskRow, enqueue
 from tests.support.background import KIND, LEASE_SECONDS
@@ -160,6 +163,61 @@ def test_the_command_works_until_it_is_told_to_stop(tmp_path: Path) -> None:
         _kill(worker)
         if worker.stderr is not None:
             worker.stderr.close()
+
+
+def test_a_worker_that_starts_before_its_database_waits_and_hears_when_it_is_to_stop(tmp_path: Path) -> None:
+    nobody = "postgresql+asyncpg://fieldsync@127.0.0.1:1/fieldsync"
+    worker = subprocess.Popen(
+        [command(), "worker", "--data", str(tmp_path / "data")],
+        env=environment(database_url=nobody),
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        assert worker.stderr is not None
+        assert b"waiting for the database" in worker.stderr.readline()
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(timeout=WAIT_SECONDS) == 0
+        rest = worker.stderr.read()
+        assert b"Traceback" not in rest, rest
+    finally:
+        _kill(worker)
+        if worker.stderr is not None:
+            worker.stderr.close()
+
+
+def test_a_worker_begins_once_its_database_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare = Database.prepare
+    refusals = 2
+
+    async def refused_at_first(database: Database) -> None:
+        nonlocal refusals
+        if refusals:
+            refusals -= 1
+            raise Unavailable("it is starting")
+        await prepare(database)
+
+    async def end_at_once(_background: Background) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Database, "prepare", refused_at_first)
+    monkeypatch.setattr(Background, "start", end_at_once)
+    monkeypatch.setattr(Background, "ended", _never)
+    asyncio.run(work(Settings(data=tmp_path)))
+    assert refusals == 0
+
+
+async def _never(_background: Background) -> None:
+    await asyncio.Event().wait()
+
+
+def test_a_worker_whose_loop_ends_by_itself_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def dies(_worker: Worker) -> None:
+        raise LookupError("a defect")
+
+    monkeypatch.setattr(Worker, "run", dies)
+    with pytest.raises(RuntimeError, match="ended by itself"):
+        asyncio.run(work(Settings(data=tmp_path)))
 
 
 @pytest.mark.parametrize(("options", "works"), [([], True), (["--no-worker"], False)])

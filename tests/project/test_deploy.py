@@ -147,6 +147,12 @@ def test_services_depend_on_services_and_use_volumes_that_there_are() -> None:
     assert ours()["server-a"]["environment"]["FIELDSYNC_TRUSTED_PROXIES"] == subnet
 
 
+def test_no_service_of_ours_leaves_a_volume_without_a_name() -> None:
+    for name, each in ours().items():
+        targets = [volume.partition(":")[2] for volume in each.get("volumes", ())] + each.get("tmpfs", [])
+        assert targets == ["/var/lib/fieldsync"], name
+
+
 def test_every_variable_of_the_compose_file_is_in_its_example() -> None:
     used = set(re.findall(r"\$\{([A-Z0-9_]+)", (DEPLOY / "compose.yaml").read_text()))
     assert used == variables(DEPLOY / "compose.env.example")

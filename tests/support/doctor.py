@@ -30,9 +30,10 @@ def findings(settings: Settings, mail_to: str = "", clock: Any = time.time, *als
 
 
 def at_work(folder: Path, url: str = "", **more: Any) -> Settings:
-    """The settings of an installation that has a team; its server does not run."""
+    """The settings of an installation that has a team; its server does not run, but did so once."""
     settings = Settings(data=folder, database_url=url, port=free_port(), **more)
     migrate(settings.effective_database_url)
+    (folder / "blobs").mkdir(mode=0o700, parents=True)
     write(settings, insert_team, "alpha", clock.now())
     return settings
 

@@ -90,7 +90,22 @@ def rows_of(team: Team) -> list[ReportRow]:
 
 def is_stored(team: Team, row: ReportRow) -> bool:
     assert row.blob_key is not None
-    return team.app.call(store_of(team).info, row.blob_key) is not None
+    return is_kept(team, row.blob_key)
+
+
+def is_kept(team: Team, key: str) -> bool:
+    return team.app.call(store_of(team).info, key) is not None
+
+
+def age(team: Team, seconds: float, *columns: str) -> None:
+    """Let that much time have passed since the team's reports were asked for, and made."""
+    names = columns or ("requested_at", "generated_at")
+    earlier = {name: reports.c[name] - round(seconds * 1_000_000) for name in names}
+    team.app.write(
+        lambda connection: connection.execute(
+            update(reports).where(reports.c.team_id == team.team_id).values(earlier)
+        )
+    )
 
 
 def hold(team: Team, patch: pytest.MonkeyPatch) -> None:

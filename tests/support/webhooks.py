@@ -116,9 +116,16 @@ class Sending:
         return Engine(self.app.database, blobs, Mailer(settings), settings, **options)
 
     def run(self, engine: Engine | None = None) -> None:
-        """What the worker does with one task."""
-        task = Task(self.team.team_id, "t", queries.DELIVER, self.trigger_id, None, 1, now())
-        self.app.call((engine or self.engine()).deliver, task)
+        """What the worker does with one task, and with the one it leaves to those who mail."""
+        engine = engine or self.engine()
+        self.app.call(engine.deliver, self.task())
+        if self.waiting(queries.DELIVER_MAILS):
+            self.take_tasks(queries.DELIVER_MAILS)
+            self.app.call(engine.deliver_mails, self.task(queries.DELIVER_MAILS))
+
+    def task(self, kind: str = queries.DELIVER) -> Task:
+        """A task of the trigger, as the worker gets it."""
+        return Task(self.team.team_id, "t", kind, self.trigger_id, None, 1, now())
 
     def again(self) -> None:
         """The same once the time of the next attempt has come."""
@@ -161,10 +168,13 @@ class Sending:
         found: list[tuple[str, int]] = self.write(read)
         return found
 
-    def take_tasks(self) -> None:
-        """As the worker does when it begins: no task waits any more."""
+    def take_tasks(self, *kinds: str) -> None:
+        """As the worker does when it begins: no task waits any more, or none of these kinds."""
+        which = [tasks.c.kind.in_(kinds)] if kinds else []
         self.write(
             lambda connection, team_id: connection.execute(
-                update(tasks).where(tasks.c.team_id == team_id).values(state="done", finished_at=now())
+                update(tasks)
+                .where(tasks.c.team_id == team_id, *which)
+                .values(state="done", finished_at=now())
             )
         )

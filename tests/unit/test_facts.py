@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fixtures.jobs import inspection_jobs, rfc3339
+from sync import facts
 from sync.facts import (
     active_seconds,
     file_ids,
@@ -156,6 +157,49 @@ def test_parents_that_lead_in_circles_or_nowhere_hide_no_step() -> None:
         single("led", parentUniqueStepId="a"),
     ]
     assert sorted(keys(step_facts(job(completedSteps=circle)))) == ["a", "b", "led", "lost", "self"]
+
+
+def test_a_long_chain_of_forms_is_walked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = [single(str(n), parentUniqueStepId=str(n - 1)) for n in range(2_000)]
+    looks, text = [], facts.text
+    monkeypatch.setattr(facts, "text", lambda value: looks.append(None) or text(value))
+    (top,) = step_facts(job(completedSteps=chain[::-1]))
+    assert (top["uniqueStepId"], len(top["substeps"])) == ("0", 1_999)
+    assert len(looks) < 50 * len(chain)
+
+
+class _Compared(dict[str, Any]):
+    """A step that counts how often it is compared with another."""
+
+    times = 0
+
+    def __eq__(self, other: object) -> bool:
+        _Compared.times += isinstance(other, dict)
+        return super().__eq__(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def test_children_beside_their_form_are_compared_with_those_alike_only() -> None:
+    inside = [single(f"c{n}", values=[n])["singleStep"] for n in range(500)]
+    form = {"reportStep": {"uniqueStepId": "form", "steps": inside}}
+    beside = [{"singleStep": _Compared(child, parentUniqueStepId="form")} for child in inside]
+    sent_twice = [
+        {"reportStep": {"uniqueStepId": "form", "steps": [dict(each["singleStep"]) for each in beside]}}
+    ]
+    _Compared.times = 0
+    (told,) = step_facts(job(completedSteps=[form, *beside]))
+    assert len(told["substeps"]) == 1_000
+    (told,) = step_facts(job(completedSteps=[*sent_twice, *beside]))
+    assert len(told["substeps"]) == 500
+    assert _Compared.times <= 2 * len(beside)
+
+
+def test_children_that_differ_are_all_told() -> None:
+    """-1 and -2 have the same hash in Python."""
+    beside = [single("b", parentUniqueStepId="form", values=[value]) for value in (-1, -2, [], {})]
+    (told,) = step_facts(job(completedSteps=[single("form"), *beside, *beside[-1:]]))
+    assert [step["values"] for step in told["substeps"]] == [[-1], [-2], [[]], [{}]]
 
 
 def test_rounds_of_a_form_are_counted() -> None:

@@ -24,7 +24,7 @@ def test_a_document_is_printed_with_its_values(printing: Printer, tools: Tools) 
     assert printed.pdf.startswith(b"%PDF-1.7")
     assert printed.pages == 1
     assert printed.log == ()
-    assert printed.html == ""
+    assert printed.html == b""
     assert "Pump <3> & co" in tools.text(printed.pdf)
     information = tools.information(printed.pdf)
     assert information["Title"] == "Own title"
@@ -130,7 +130,7 @@ def test_the_preview_is_one_html_document_with_its_pictures(printing: Printer, t
         <img src="att:a-2/large"><svg viewBox="0 0 1 1"><circle r="1"/></svg></body></html>"""
     printed = printing(Template(body, "<header>Head</header>", "Title"), files=files, as_pdf=False)
     assert (printed.pdf, printed.pages) == (b"", 0)
-    html = printed.html
+    html = printed.html.decode()
     assert html.startswith(
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-'
     )

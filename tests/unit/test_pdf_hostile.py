@@ -177,7 +177,7 @@ def test_no_request_leaves_and_no_file_is_read(
     assert shutil.which("pdftotext") is None or MARKER not in Tools().text(printed.pdf)
     assert b"/Image" not in everything
     assert b"/EmbeddedFile" not in everything
-    preview = printing(template, files=files, as_pdf=False).html
+    preview = printing(template, files=files, as_pdf=False).html.decode()
     assert MARKER not in preview or MARKER in source
     assert listener.visits == 0
 

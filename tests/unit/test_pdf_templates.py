@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from media.pdf import Template, TemplateProblem, check_template
+from media.pdf import Template, TemplateProblem, check_template, clean
 from media.report_text import MAX_HTML, Log, Refused, fill
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,6 +76,10 @@ def test_at_most_fifty_notes_of_two_hundred_characters_are_kept() -> None:
         ("'2026-07-01T22:30:00Z' | datetime('No/Where')", "2026-07-01 22:30"),
         ("'2026-07-01T22:30:00Z' | datetime('../../etc/passwd')", "2026-07-01 22:30"),
         ("'0001-01-01T00:00:00+14:00' | datetime('UTC')", "0001-01-01T00:00:00+14:00"),
+        ("'0001-01-01T00:00:00+14:00' | date", "0001-01-01T00:00:00+14:00"),
+        ("'9999-12-31T23:59:59-12:00' | time", "9999-12-31T23:59:59-12:00"),
+        ("'9999-12-31T23:59:59-12:00' | datetime('Pacific/Kiritimati')", "9999-12-31T23:59:59-12:00"),
+        ("'2026-07-01T22:30:00Z' | date('UTC', '\\ud800')", "2026-07-01T22:30:00Z"),
         ("'soon' | date", "soon"),
         ("none | date", ""),
         ("45 | duration", "45 s"),
@@ -106,6 +110,25 @@ def test_filters_say_values_as_people_do(expression: str, printed: str) -> None:
 def test_every_filter_leaves_a_missing_value_missing() -> None:
     for name in ("date", "time", "datetime", "duration", "number", "coordinates", "lines"):
         assert notes(f"{{{{ nothing | {name} }}}}") == ("undefined: nothing",)
+
+
+@pytest.mark.parametrize("half", ["\\ud800", "\\x00"])
+def test_notes_hold_nothing_that_cannot_be_stored(half: str) -> None:
+    for note in notes(f'{{{{ nope["{half}"] }}}}{{{{ job.nope.a["{half}b"] }}}}', job={}):
+        assert note == clean(note)
+        assert note.startswith("undefined: nope.")
+
+
+@pytest.mark.parametrize("half", ["\\ud800", "\\x00"])
+@pytest.mark.parametrize("source", ['{{ joiner(**{"HALF": 1}) }}', '{{ "a".split(**{"HALFx": 1}) }}'])
+def test_problems_hold_nothing_that_cannot_be_stored(source: str, half: str) -> None:
+    detail = problem(source.replace("HALF", half)).detail
+    assert detail == clean(detail)
+    assert "keyword" in detail
+
+
+def test_what_is_cleaned_says_where_something_was() -> None:
+    assert clean("a\ud800b\0c zażółć 👷") == "a?b\ufffdc zażółć 👷"
 
 
 # Where templates are wrong

@@ -2,7 +2,10 @@
 
 import asyncio
 import socket
+import threading
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
@@ -10,17 +13,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from server.triggers.receivers import ForbiddenReceiver, Receivers, is_public
+from server.triggers.receivers import ForbiddenReceiver, NoResolver, Receivers, is_public
 
 PUBLIC = Receivers((), ("443", "80", "8443"))
 
-#: First and last address of what is not public: IANA's special-purpose registries as they stood in 2025, and
-#: multicast; written out, so that the test does not ask the library that is in question.
+#: First and last address of what is not public: IANA's special-purpose registries as they stood in 2025,
+#: multicast, and Azure's wire server; written out, so that the test does not ask the library that is in question.
 NOT_PUBLIC_V4 = [
     ("0.0.0.0", "0.255.255.255"),
     ("10.0.0.0", "10.255.255.255"),
     ("100.64.0.0", "100.127.255.255"),
     ("127.0.0.0", "127.255.255.255"),
+    ("168.63.129.16", "168.63.129.16"),
     ("169.254.0.0", "169.254.255.255"),
     ("172.16.0.0", "172.31.255.255"),
     ("192.0.0.0", "192.0.0.255"),
@@ -312,4 +316,60 @@ def test_a_name_with_one_address_inside_is_refused(monkeypatch: pytest.MonkeyPat
 def test_a_name_that_does_not_resolve_is_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     resolving(monkeypatch)
     with pytest.raises(OSError, match="not known"):
-        asyncio.run(PUBLIC.resolve("hooks.example.com", 443))
+        asyncio.run(Receivers().resolve("hooks.example.com", 443))
+
+
+def test_a_name_that_led_nowhere_is_not_asked_for_again_for_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = resolving(monkeypatch)
+    receivers = Receivers()
+    moment = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: moment[0])
+    for after in (0, 59, 2):
+        moment[0] += after
+        with pytest.raises(OSError, match="not known"):
+            asyncio.run(receivers.resolve("hooks.example.com", 443))
+    assert asked == ["hooks.example.com"] * 2
+
+
+class Hanging:
+    """Name servers that answer about ``slow…`` only when told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[str] = []
+        self.answer = threading.Event()
+        monkeypatch.setattr(socket, "getaddrinfo", self._look_up)
+
+    def _look_up(self, host: str, port: int, *_: Any, **__: Any) -> list[Any]:
+        self.asked.append(host)
+        if host.startswith("slow"):
+            self.answer.wait(30)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("93.184.215.14", port))]
+
+
+def test_names_of_one_team_that_hang_hold_up_neither_other_teams_nor_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = Hanging(monkeypatch)
+
+    async def resolve() -> None:
+        receivers = Receivers(wait_seconds=0.05, resolve_seconds=0.05)
+        # Who waits for them has given up, and still the threads are taken.
+        for host in ("slow1.example", "slow2.example"):
+            with pytest.raises(OSError, match=r"no answer within 0.05 s"):
+                await receivers.resolve(host, 443, 1)
+        with pytest.raises(NoResolver):
+            await receivers.resolve("quick.example", 443, 1)
+        assert await receivers.resolve("quick.example", 443, 2) == ["93.184.215.14"]
+        with pytest.raises(OSError, match=r"no answer within 0.05 s"):
+            await receivers.resolve("slow1.example", 443, 2)
+        assert names.asked == ["slow1.example", "slow2.example", "quick.example"]
+        names.answer.set()
+        while True:
+            with suppress(NoResolver):
+                assert await receivers.resolve("quick.example", 443, 1) == ["93.184.215.14"]
+                return
+
+    try:
+        asyncio.run(resolve())
+    finally:
+        names.answer.set()

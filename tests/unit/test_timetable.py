@@ -3,7 +3,9 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,8 +16,9 @@ from media.uploads import Uploads
 from server.background import delete_orphans, delete_tokens, timetable
 from server.settings import Settings
 from server.timetable import Entry, Timetable
+from storage import database as module
 from storage.blobs import open_blobs
-from storage.database import Connection, Database, open_database, sqlite_url
+from storage.database import Connection, Database, Unavailable, open_database, sqlite_url
 from storage.queries import attachments, tokens
 from storage.queries.attachments import NewFile
 
@@ -101,6 +104,68 @@ def _end_holders(connection: Connection) -> None:
     connection.execute(
         text("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted")
     ).all()
+
+
+def test_a_transaction_that_is_left_open_loses_its_locks_within_a_minute(fresh_postgres: str) -> None:
+    def chosen(connection: Connection) -> str:
+        return str(connection.scalar(text("SHOW idle_in_transaction_session_timeout")))
+
+    async def scenario(database: Database) -> None:
+        # Each connection anew, and after the transaction in which it was set.
+        for _ in range(2):
+            assert await database.read(chosen) == "1min"
+        await database._reader.dispose()
+        assert await database.write(chosen) == "1min"
+
+    run(fresh_postgres, scenario)
+
+
+def test_without_a_free_connection_the_database_is_unavailable(fresh_postgres: str) -> None:
+    async def scenario(database: Database) -> None:
+        pool: Any = database._reader.sync_engine.pool
+        pool._timeout = 0.05
+        async with AsyncExitStack() as held:
+            for _ in range(20):
+                await held.enter_async_context(database._reader.connect())
+            for work in (database.read, database.write):
+                with pytest.raises(Unavailable):
+                    await work(_end_holders)
+            with pytest.raises(Unavailable):
+                async with database.hold_lock("clock"):
+                    pass
+        await database.check()
+
+    run(fresh_postgres, scenario)
+
+
+def test_a_lock_that_cannot_be_got_leaves_no_connection_behind(
+    fresh_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(database: Database) -> None:
+        monkeypatch.setattr(module, "_TRY_LOCK", text("SELECT no_such_function(:number)"))
+        with pytest.raises(Unavailable):
+            async with database.hold_lock("clock"):
+                pass
+        pool: Any = database._reader.sync_engine.pool
+        assert pool.checkedout() == 0
+
+    run(fresh_postgres, scenario)
+
+
+def test_closing_waits_for_what_tells_the_workers(
+    fresh_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_NOTIFY", text("SELECT pg_sleep(0.3)"))
+
+    async def scenario(database: Database) -> None:
+        database._tell()
+        (notice,) = database._notices
+        await until(lambda: not database._notice_waits)
+        await database.close()
+        assert notice.done()
+        assert not notice.cancelled()
+
+    run(fresh_postgres, scenario)
 
 
 # The timetable

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from server import worker as module
 from server.clock import now
 from server.worker import GiveUp, Retry, Worker, delay_after
-from storage.database import Connection, Unavailable, open_database, sqlite_url
+from storage.database import Connection, Locked, Unavailable, open_database, sqlite_url
 from storage.queries import tasks as queries
 from storage.queries.tasks import TaskRow, enqueue
 from storage.queue import Task, TaskQueue, new_lease
@@ -264,7 +265,7 @@ def test_when_a_task_dies_its_kind_hears_of_it(play: Play, how: str) -> None:
         if how == "its workers vanish":
             for attempt in range(12):
                 moment = now() + attempt
-                await bench.queue.claim({"k": 1}, new_lease(), moment + 1, moment)
+                await bench.queue.claim({"k": 1}, new_lease(1, partial(int, moment)))
         bench.start({"k": handler}, on_dead={"k": died}, lease_seconds=0.3)
         await bench.until("dead")
         async with asyncio.timeout(WAIT_SECONDS):
@@ -280,7 +281,7 @@ def test_stopping_hands_back_what_does_not_end(play: Play) -> None:
         await bench.enqueue()
         await bench.until("running")
         await worker.stop()
-        (task,) = await bench.queue.claim({"k": 1}, new_lease(), now() + 1_000_000, now())
+        (task,) = await bench.queue.claim({"k": 1}, new_lease(1_000_000, now))
         assert task.attempts == 1
 
     play(scenario)
@@ -330,7 +331,7 @@ def test_a_handler_whose_lease_went_to_another_is_cancelled(play: Play) -> None:
         await bench.until("running")
         # As if this process had slept: in the eyes of another its lease ended long ago.
         later = now() + 3_600_000_000
-        (task,) = await bench.queue.claim({"k": 1}, new_lease(), later * 2, later)
+        (task,) = await bench.queue.claim({"k": 1}, new_lease(later, lambda: later))
         async with asyncio.timeout(WAIT_SECONDS):
             await ended.wait()
         assert [(row.state, row.attempts) for row in await bench.rows()] == [("running", task.attempts)]
@@ -390,5 +391,209 @@ def test_a_wake_up_is_quicker_than_the_poll(play: Play) -> None:
         async with asyncio.timeout(2):
             await began.wait()
         await bench.until("done")
+
+    play(scenario)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_an_end_that_cannot_be_written_keeps_no_other_from_being_written(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(bench: Bench) -> None:
+        change = queries._change
+
+        def fails_for_odd_texts(*arguments: Any, **values: Any) -> bool:
+            if "odd" in (values.get("error") or ""):
+                raise LookupError("the driver cannot encode it")
+            return change(*arguments, **values)
+
+        monkeypatch.setattr(queries, "_change", fails_for_odd_texts)
+
+        async def handler(task: Task) -> None:
+            raise GiveUp(f"for {task.subject} reasons")
+
+        for subject in ("one", "odd", "two"):
+            await bench.enqueue(subject)
+        bench.start({"k": handler})
+        errors = {row.subject: row.error for row in await bench.until("dead", 3)}
+        assert errors == {"one": "for one reasons", "two": "for two reasons", "odd": module._UNWRITABLE}
+        await bench.enqueue("later")
+        await bench.until("dead", 4)
+
+    play(scenario)
+
+
+def test_an_end_that_others_hold_up_holds_up_nothing_else(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(bench: Bench) -> None:
+        turn = bench.queue.turn
+        held_up = True
+
+        async def slow_turn(endings: Any, slots: Any, lease: Any) -> Any:
+            if held_up and any(ending.state == "waits" for ending in endings):
+                await asyncio.sleep(0.2)
+                raise Locked("somebody enqueues the same")
+            return await turn(endings, slots, lease)
+
+        monkeypatch.setattr(bench.queue, "turn", slow_turn)
+
+        async def handler(task: Task) -> None:
+            if task.subject == "held up" and task.attempts == 1 and held_up:
+                raise Retry(0)
+
+        bench.start({"k": handler}, concurrency=1, lease_seconds=30)
+        await bench.enqueue("held up")
+        await bench.until("running")
+        for number in range(10):
+            await bench.enqueue(f"{number}")
+        await bench.until("done", 10)
+        assert [row.subject for row in await bench.rows("running")] == ["held up"]
+        held_up = False
+        await bench.until("done", 11)
+
+    play(scenario)
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("error", [GiveUp("whose last rites are cancelled"), Retry(float("inf"))])
+def test_an_attempt_whose_end_fails_is_handed_back(play: Play, error: Exception) -> None:
+    async def scenario(bench: Bench) -> None:
+        runs = 0
+
+        async def handler(_task: Task) -> None:
+            nonlocal runs
+            runs += 1
+            if runs == 1:
+                raise error
+
+        async def died(_task: Task) -> None:
+            raise asyncio.CancelledError
+
+        worker = bench.start({"k": handler}, on_dead={"k": died})
+        await bench.enqueue()
+        (row,) = await bench.until("done")
+        assert (runs, row.attempts) == (2, 1)
+        assert worker._free() == {"k": module.CONCURRENCY}
+
+    play(scenario)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_task_that_is_cancelled_before_it_begins_is_handed_back(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = asyncio.create_task
+    jobs: list[asyncio.Task[Any]] = []
+
+    def create_cancelled(work: Any, *, name: str | None = None) -> asyncio.Task[Any]:
+        job = create(work, name=name)
+        if (name or "").startswith("task "):
+            jobs.append(job)
+            if len(jobs) == 1:
+                job.cancel()
+        return job
+
+    async def scenario(bench: Bench) -> None:
+        async def handler(_task: Task) -> None:
+            pass
+
+        bench.start({"k": handler}, concurrency=1)
+        await bench.enqueue()
+        (row,) = await bench.until("done")
+        assert (len(jobs), row.attempts) == (2, 1)
+
+    monkeypatch.setattr(asyncio, "create_task", create_cancelled)
+    play(scenario)
+
+
+def test_what_ends_while_the_worker_stops_is_written_down_at_once(play: Play) -> None:
+    async def scenario(bench: Bench) -> None:
+        quick, slow = asyncio.Event(), asyncio.Event()
+
+        async def handler(task: Task) -> None:
+            await (quick if task.subject == "quick" else slow).wait()
+
+        worker = bench.start({"k": handler})
+        for subject in ("quick", "slow"):
+            await bench.enqueue(subject)
+        await bench.until("running", 2)
+        stopping = asyncio.create_task(worker.stop())
+        await asyncio.sleep(0.1)
+        quick.set()
+        assert [row.subject for row in await bench.until("done")] == ["quick"]
+        assert not stopping.done()
+        slow.set()
+        await stopping
+        assert len(await bench.rows("done")) == 2
+
+    play(scenario)
+
+
+def test_the_last_ends_are_written_down_although_the_storage_fails_for_a_moment(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(bench: Bench) -> None:
+        write = bench.database.write
+        failures = 2
+
+        async def failing_write(*arguments: Any) -> Any:
+            nonlocal failures
+            if failures:
+                failures -= 1
+                raise Unavailable("the disk is full")
+            return await write(*arguments)
+
+        worker = bench.start({"k": hang}, stop_seconds=0.05)
+        await bench.enqueue()
+        await bench.until("running")
+        monkeypatch.setattr(bench.database, "write", failing_write)
+        await worker.stop()
+        assert [row.state for row in await bench.rows()] == ["retry"]
+
+    play(scenario)
+
+
+def test_stopping_comes_to_an_end_though_the_storage_hangs(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_STOP_MORE_SECONDS", 0.3)
+
+    async def scenario(bench: Bench) -> None:
+        worker = bench.start({"k": hang}, stop_seconds=0.05)
+        await bench.enqueue()
+        await bench.until("running")
+        monkeypatch.setattr(bench.database, "write", lambda *_: asyncio.Event().wait())
+        async with asyncio.timeout(WAIT_SECONDS):
+            await worker.stop()
+
+    play(scenario)
+
+
+def test_last_rites_hold_up_no_heartbeat_and_come_before_the_end(play: Play) -> None:
+    async def scenario(bench: Bench) -> None:
+        beginning, over = asyncio.Event(), asyncio.Event()
+
+        async def handler(_task: Task) -> None:
+            await asyncio.sleep(1.2)
+
+        async def died(_task: Task) -> None:
+            beginning.set()
+            await over.wait()
+
+        await bench.enqueue("photo")
+        for attempt in range(12):
+            moment = now() + attempt
+            await bench.queue.claim({"k": 1}, new_lease(1, partial(int, moment)))
+        for _ in range(2):
+            bench.start({"k": handler}, on_dead={"k": died}, lease_seconds=0.3)
+        async with asyncio.timeout(WAIT_SECONDS):
+            await beginning.wait()
+        await bench.enqueue("runs for four leases")
+        (row,) = await bench.until("done")
+        assert row.attempts == 1
+        assert [row.subject for row in await bench.rows("running")] == ["photo"]
+        over.set()
+        await bench.until("dead")
 
     play(scenario)

@@ -147,12 +147,12 @@ def upgrade() -> None:
         sa.Column("disabled_reason", sa.Text(), nullable=True),
         sa.Column("archived", sa.Boolean(), nullable=False),
         sa.Column("failing_since", sa.BigInteger(), nullable=True),
+        sa.Column("failed_at", sa.BigInteger(), nullable=True),
         sa.Column("created_by", sa.Text(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("updated_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("team_id", "trigger_id", name=op.f("pk_triggers")),
     )
-    op.create_index("ix_triggers_failing", "triggers", ["failing_since"], unique=False)
     # One kind's backlog hides no other's, and what may be taken is found in one statement.
     waiting = _where("state IN ('ready', 'retry')")
     op.drop_index("ix_tasks_due", table_name="tasks")
