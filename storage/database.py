@@ -58,7 +58,7 @@ _CONNECT_SECONDS = 10.0
 #: PgBouncer refuses what it does not know.
 _SESSION = (
     "SELECT set_config('tcp_keepalives_idle', '20', false), set_config('tcp_keepalives_interval', '5', false),"
-    " set_config('tcp_keepalives_count', '4', false),"
+    " set_config('tcp_keepalives_count', '4', false), set_config('tcp_user_timeout', '40s', false),"
     " set_config('idle_in_transaction_session_timeout', '60s', false)"
 )
 _SQLITE_BUSY_MS = 15_000
