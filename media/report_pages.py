@@ -12,7 +12,7 @@ from typing import NamedTuple
 from urllib.parse import unquote, unquote_to_bytes
 from xml.etree.ElementTree import Element, SubElement
 
-from PIL import Image
+from PIL import Image, ImageFile
 from weasyprint import CSS, HTML
 from weasyprint.svg.utils import normalize
 from weasyprint.text.fonts import FontConfiguration
@@ -21,6 +21,9 @@ from weasyprint.urls import URLFetcher, URLFetcherResponse
 from media.formats import MAX_PIXELS
 from media.pdf import Template
 from media.report_text import Log
+
+# Importing WeasyPrint lets Pillow pass off half a picture as a whole one, in all of the process.
+ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 #: A logo in the template itself.
 _MAX_DATA = 1_000_000

@@ -359,8 +359,8 @@ def test_a_mail_server_that_is_down_is_seen_in_the_attempts_and_gets_the_mail_la
     def deliver(port: int) -> None:
         settings = Settings(data=tmp_path, public_url=PUBLIC_URL, smtp_url=f"smtp://127.0.0.1:{port}")
         sending = delivering.handlers(team.app.database, store_of(team), Mailer(settings), settings)
-        task = Task(team.team_id, "t", delivery_queries.DELIVER, trigger_id, None, 1, clock())
-        team.app.call(sending[delivery_queries.DELIVER], task)
+        task = Task(team.team_id, "t", delivery_queries.DELIVER_MAILS, trigger_id, None, 1, clock())
+        team.app.call(sending[delivery_queries.DELIVER_MAILS], task)
 
     def attempts() -> list[str | None]:
         rows = team.app.read(delivery_queries.attempts_of, team.team_id, [the_delivery(team).delivery_id])
