@@ -126,8 +126,8 @@ class Background:
             **accounts.handlers(database, mailer, settings),
             **collections.handlers(database, blobs, self.sandbox),
             **scheduled_jobs.handlers(database, mailer),
-            **reports.handlers(database, blobs, self.printing, settings),
-            **matching.handlers(database, blobs, settings),
+            **reports.handlers(database, blobs, self.printing),
+            **matching.handlers(database),
             **delivering.handlers(database, blobs, mailer, settings),
             **(more or {}),
         }

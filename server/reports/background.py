@@ -11,7 +11,6 @@ from server.reports.context import ReportMaterial, local_files, report_context
 from server.reports.links import PDF
 from server.reports.loading import load_template
 from server.reports.pictures import needed
-from server.settings import Settings
 from server.worker import Handler, Retry
 from storage.blobs import BlobNotFound, BlobStore, BlobsUnavailable, new_key
 from storage.database import Connection, Database
@@ -47,11 +46,8 @@ class _NoPrinter(Exception):
 _FOR_GOOD = (_Failed, TemplateProblem, Refused)
 
 
-def handlers(
-    database: Database, blobs: BlobStore, printing: Sandbox, settings: Settings
-) -> Mapping[str, Handler]:
+def handlers(database: Database, blobs: BlobStore, printing: Sandbox) -> Mapping[str, Handler]:
     """Kind of task -> what does it."""
-    del settings
 
     async def generate(task: Task) -> None:
         """Make the report that the task is about."""

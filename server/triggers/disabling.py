@@ -6,6 +6,7 @@ from server.mail import Mail, Mailer, MailFailed
 from server.worker import GiveUp, Handler
 from storage.database import Connection, Database
 from storage.queries import tasks, triggers
+from storage.queries.teams import lock_team
 from storage.queries.triggers import TriggerRow
 from storage.queries.users import UserRow, owner_ids, user_by_id
 from storage.queue import Task
@@ -31,7 +32,7 @@ def disable(connection: Connection, team_id: int, trigger_id: str, reason: str, 
 
     Nothing else of triggers may have been changed in this transaction: the team is locked first.
     """
-    triggers.lock_team(connection, team_id)
+    lock_team(connection, team_id)
     trigger = triggers.one(connection, team_id, trigger_id, lock=True)
     if trigger is None or not trigger.live:
         return False

@@ -7,10 +7,8 @@ from typing import Any, NamedTuple, TypeGuard
 import msgspec
 
 from server.clock import now
-from server.settings import Settings
 from server.triggers import preparing
 from server.worker import Handler
-from storage.blobs import BlobStore
 from storage.database import Connection, Database
 from storage.queries import deliveries, jobs, tasks, triggers, workflows
 from storage.queries.deliveries import NewDelivery
@@ -30,7 +28,7 @@ _HOUR = 3600 * 1_000_000
 _MEDIA_COMPLETE = "job.mediaComplete"
 
 
-def handlers(database: Database, blobs: BlobStore, settings: Settings) -> Mapping[str, Handler]:
+def handlers(database: Database) -> Mapping[str, Handler]:
     """Kind of task -> what does it."""
 
     async def match(task: Task) -> None:

@@ -13,6 +13,7 @@ from storage.database import Connection
 from storage.queries import deliveries as queries
 from storage.queries import triggers
 from storage.queries.deliveries import Attempted, DeliveryRow
+from storage.queries.teams import lock_team
 from storage.queries.triggers import TriggerRow
 from sync.values import format_time
 
@@ -83,7 +84,7 @@ def note(
     may_end = gone or _is_long(_after(_Streak(seen.failing_since, seen.failed_at), made))
     # In the order in which changes of triggers lock: team, trigger, deliveries.
     if may_end:
-        triggers.lock_team(connection, team_id)
+        lock_team(connection, team_id)
     trigger = triggers.one(connection, team_id, seen.trigger_id, lock=True)
     if trigger is None:
         return

@@ -31,6 +31,7 @@ from storage.database import Connection, Database
 from storage.ids import new_id
 from storage.queries import report_templates
 from storage.queries import triggers as queries
+from storage.queries.teams import lock_team
 from storage.queries.triggers import TriggerRow
 from storage.queries.workflows import known_objects
 from sync.values import format_time
@@ -206,7 +207,7 @@ class _Written(NamedTuple):
 
 
 def _create(connection: Connection, user: Principal, trigger_id: str, asked: Asked, at: int) -> _Written:
-    queries.lock_team(connection, user.team_id)
+    lock_team(connection, user.team_id)
     blank = shapes.new(trigger_id, user.subject_id, at)
     row = shapes.changed(blank, asked, at)
     _check_references(connection, user.team_id, blank, row)
@@ -251,7 +252,7 @@ def load_for_update(connection: Connection, team_id: int, trigger_id: str) -> Tr
     Raises:
         Problem: 404 ``no-such-trigger``.
     """
-    queries.lock_team(connection, team_id)
+    lock_team(connection, team_id)
     row = queries.one(connection, team_id, trigger_id, lock=True)
     if row is None:
         raise shapes.not_found()

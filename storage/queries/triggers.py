@@ -132,13 +132,8 @@ def resume(connection: Connection, team_id: int, trigger_id: str, now: int) -> N
     tasks.enqueue(connection, team_id, DELIVER, trigger_id, now=now)
 
 
-def lock_team(connection: Connection, team_id: int) -> None:
-    """Let nobody else change what the team's triggers want until this transaction ends."""
-    connection.execute(select(teams.c.team_id).where(teams.c.team_id == team_id).with_for_update())
-
-
 def want(connection: Connection, team_id: int, bits: Iterable[int]) -> None:
-    """Note which events the team's triggers want, all of them together; after :func:`lock_team`."""
+    """Note which events the team's triggers want, all of them together; after ``teams.lock_team``."""
     total = 0
     for each in bits:
         total |= each
@@ -155,6 +150,6 @@ def wanted_by(row: TriggerRow) -> int:
 
 def note_wants(connection: Connection, team_id: int) -> None:
     """Note which events the team's triggers want now; whoever changes a trigger calls this in the same
-    transaction, and :func:`lock_team` at its beginning.
+    transaction, and ``teams.lock_team`` at its beginning.
     """
     want(connection, team_id, map(wanted_by, all_of(connection, team_id)))

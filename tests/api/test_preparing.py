@@ -106,7 +106,7 @@ def make_reports(team: Team, failing: str | None = None) -> None:
 
 def prepare(team: Team, payload: Any = None, attempts: int = 1) -> None:
     """Do the only delivery's task as if it had this payload and were tried so often."""
-    handlers = matching.handlers(team.app.database, store_of(team), team.app.settings)
+    handlers = matching.handlers(team.app.database)
     kind = delivery_queries.PREPARE
     task = Task(team.team_id, "t", kind, the_delivery(team).delivery_id, payload, attempts, now())
     team.app.call(handlers[kind], task)

@@ -84,7 +84,7 @@ def work(team: Team, clock: Clock | None = None) -> list[str]:
     sandbox: Any = None
     known: Mapping[str, Handler] = {
         **attachment_handlers(app.database, store_of(team), app.ingest, sandbox),
-        **matching.handlers(app.database, store_of(team), app.settings),
+        **matching.handlers(app.database),
     }
     done: list[str] = []
     while len(done) < 100:
