@@ -293,12 +293,14 @@ def work_a_day(
     with console.status("The office uploads workflows and a list of sites, and plans jobs"):
         try:
             office.prepare(documents)
+            fieldwork = Fieldwork(connect, documents, samples=pictures)
             dispatch = Dispatch(connection, receiver)
-            title, (workflow_id, _) = list(office.workflows.items())[-1]
+            # Of this workflow one job is completed for certain.
+            title = fieldwork.completed.opening["metadata"]["workflowName"]
+            workflow_id, _ = office.workflows[title]
             dispatch.prepare(title, workflow_id)
         except Unexpected as error:
             raise DemoError(f"the office cannot prepare the day: {error}") from None
-    fieldwork = Fieldwork(connect, documents, samples=pictures)
     album = Album(connection, fieldwork.client_job_ids)
     columns = (TextColumn("{task.description:<46}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
