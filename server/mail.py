@@ -198,8 +198,8 @@ class Mailer:
             start_tls=False,
             tls_context=await asyncio.to_thread(ssl.create_default_context),
         )
-        await client.connect()
         try:
+            await client.connect()
             if not smtps:
                 await client.ehlo()
                 if client.supports_extension("starttls"):
@@ -210,13 +210,23 @@ class Mailer:
                 await _log_in(client, username, password)
             refused = await _hand(client, message)
         except BaseException:
-            client.close()
+            _drop(client)
             raise
         try:
             await client.quit()
-        except (aiosmtplib.SMTPException, OSError):
-            client.close()  # the mail is taken: how they say goodbye matters no more
+        except BaseException as error:
+            _drop(client)
+            if not isinstance(error, (aiosmtplib.SMTPException, OSError)):
+                raise
+            # The mail is taken: how they say goodbye matters no more.
         return refused
+
+
+def _drop(client: aiosmtplib.SMTP) -> None:
+    """End a connection at once: closing it would wait until a server that reads nothing has read what was written."""
+    if client.transport is not None:
+        cast(asyncio.Transport, client.transport).abort()
+    client.close()
 
 
 async def _hand(client: aiosmtplib.SMTP, message: EmailMessage) -> tuple[int, ...]:

@@ -100,7 +100,10 @@ def test_a_database_that_cut_its_connections_is_used_again(
         if response.status_code != 200:
             problem(response, 503, "storage-unavailable")
             assert team.synced(document)["sync"]["action"] == "created"
-    assert len(team.get("/jobs/v1").json()) == 4
+    # What reads has connections of its own, and each that was cut is found once.
+    answers = (team.get("/jobs/v1") for _ in range(10))
+    answer = next(each for each in answers if each.status_code != 503)
+    assert len(answer.json()) == 4
 
 
 def test_a_connection_cut_within_a_transaction_is_503_and_keeps_nothing(
