@@ -15,7 +15,7 @@ from email.policy import SMTP, SMTPUTF8
 from email.utils import format_datetime, parseaddr
 from html import escape
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 import aiosmtplib

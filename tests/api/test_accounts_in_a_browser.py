@@ -215,13 +215,13 @@ def test_pages_fit_the_screen_and_can_be_used_with_the_keyboard(
                 assert box is not None
                 assert box["height"] >= 44
         page.goto(tablet.address(server))
-        assert page.evaluate("document.activeElement.id") == "username"
+        page.wait_for_function("document.activeElement.id === 'username'")
         page.keyboard.type(OWNER)
         page.keyboard.press("Tab")
         page.keyboard.type("wrong")
         page.keyboard.press("Enter")
         page.get_by_role("alert").wait_for()
         assert page.title().startswith("Error: ")
-        assert page.evaluate("document.activeElement.id") == "password"
+        page.wait_for_function("document.activeElement.id === 'password'")
 
     browser.visit(work, size=size)
