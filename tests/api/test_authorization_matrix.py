@@ -7,6 +7,7 @@ fails here.
 import asyncio
 import json
 import time
+from collections import Counter
 
 import pytest
 from litestar import Litestar, get
@@ -150,18 +151,28 @@ def test_a_route_without_a_policy_is_closed(sqlite_app: RunningApp) -> None:
 def test_each_permission_and_scope_opens_what_the_table_says(
     sqlite_app: RunningApp, matrix_team: Team, guarded: list[Route]
 ) -> None:
-    people = {permission: matrix_team.user(permission) for permission in PERMISSIONS}
+    """The first route of each policy with every permission and scope; the others with each permission and with each
+    scope, but not with each pair: what tells pairs apart is the policy.
+    """
+    people = {permission: matrix_team.user(permission) for permission in sorted(PERMISSIONS)}
     wrong: list[tuple[str, str, str, str | None]] = []
+    seen: Counter[str | None] = Counter()
+    places: dict[Route, int] = {}
+    for route in guarded:
+        places[route] = seen[route.policy]
+        seen[route.policy] += 1
 
     async def run() -> int:
         asked = 0
-        for permission, person in people.items():
-            for scope in SCOPES:
+        for number, (permission, person) in enumerate(people.items()):
+            for position, scope in enumerate(sorted(SCOPES)):
                 token = sqlite_app.authority.issue_access_token(
                     matrix_team.team_id, person.subject_id, "user", [scope]
                 )
                 headers = {"Authorization": f"Bearer {token}"}
-                for route in guarded:
+                for route, place in places.items():
+                    if place and (number + position + place) % len(people):
+                        continue
                     code = await refused(sqlite_app.litestar, route, headers)
                     asked += 1
                     if code != expected_refusal(route, permission, scope):
@@ -169,7 +180,7 @@ def test_each_permission_and_scope_opens_what_the_table_says(
                 await asyncio.sleep(0)
         return asked
 
-    assert sqlite_app.call(run) == len(PERMISSIONS) * len(SCOPES) * len(guarded)
+    assert sqlite_app.call(run) > len(PERMISSIONS) * len(SCOPES) * len(seen)
     assert wrong == []
 
 

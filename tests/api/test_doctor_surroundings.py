@@ -139,7 +139,7 @@ def test_a_server_of_another_installation_is_found(
 ) -> None:
     running, data = server
     other = tmp_path / "other"
-    init(other)
+    init(other, team="other")
     serve(tmp_path, other).kill()  # it has made what signs its addresses
     found = findings(Settings(data=other, public_url=running.url))
     wants(found["file-addresses"], State.FAILED, "does not know", "FIELDSYNC_PUBLIC_URL")

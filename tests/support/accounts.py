@@ -12,8 +12,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import httpx
 
+from server.auth import passwords
 from server.auth.grants import pkce_challenge
-from server.auth.passwords import _hasher
 from storage.database import Connection
 from storage.queries.users import name_key
 from storage.tables import users
@@ -27,7 +27,7 @@ NEW_PASSWORD = "seven lamps burn low"
 @cache
 def _password_hash() -> str:
     """Once: hashing is meant to take its time."""
-    return _hasher.hash(PASSWORD)
+    return passwords._hasher.hash(PASSWORD)
 
 
 def person(team: Team, *permissions: str, **columns: Any) -> Account:

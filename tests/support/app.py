@@ -6,19 +6,23 @@ Every test gets a team of its own, so that lists start empty and one running app
 import asyncio
 import itertools
 import json
+import secrets
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest.mock import patch
 
 import httpx
+from argon2 import PasswordHasher
 from litestar import Litestar
 from litestar.testing import TestClient
 
 from fixtures.jobs import paused_snapshot, specification_snapshot
 from server.app import create_app
+from server.auth import passwords
 from server.auth.authority import Authority
 from server.auth.policies import SCOPES
 from server.auth.principal import Kind
@@ -227,6 +231,16 @@ def migrate(database_url: str) -> None:
 
 
 @contextmanager
+def _quick_passwords() -> Iterator[None]:
+    """Hash passwords with little work: with the real parameters it took a tenth of the tests' time. Servers of their
+    own process have the real ones, which tests/unit/test_passwords.py looks at.
+    """
+    quick = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
+    with patch.multiple(passwords, _hasher=quick, _NOBODY=quick.hash(secrets.token_hex())):
+        yield
+
+
+@contextmanager
 def running_app(folder: Path, database_url: str, **settings: Any) -> Iterator[RunningApp]:
     """The application on a new database, until the end of the block."""
     configured = Settings(
@@ -234,7 +248,7 @@ def running_app(folder: Path, database_url: str, **settings: Any) -> Iterator[Ru
     )
     migrate(configured.effective_database_url)
     litestar = create_app(configured)
-    with TestClient(litestar) as client:
+    with _quick_passwords(), TestClient(litestar) as client:
         app = RunningApp(client, configured)
         app.alpha = app.set_up("alpha", "owner@alpha.example")
         app.beta = app.set_up("beta", "owner@beta.example")
