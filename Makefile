@@ -30,11 +30,11 @@ help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: $(VENV)/.installed .pango ## Three tablets against a fresh server on port 8000 (ONCE=1: exit afterwards).
+demo: $(VENV)/.installed .pango .designer ## Three tablets against a fresh server on port 8000 (ONCE=1: exit afterwards).
 	@$(BIN)/fieldsync demo $(if $(filter 1,$(ONCE)),--once) $(ARGS)
 
 .PHONY: serve
-serve: $(VENV)/.installed .pango ## Serve the data in the folder `data` (DATA=folder) on port 8000.
+serve: $(VENV)/.installed .pango .designer ## Serve the data in the folder `data` (DATA=folder) on port 8000.
 	@if [ -z "$${FIELDSYNC_DATABASE_URL:-}" ] && [ ! -e "$(DATA)/fieldsync.db" ]; then \
 		echo "There is no team yet. In another terminal, or before the next start:"; \
 		echo "  $(BIN)/fieldsync init --team 'My team' --owner you@example.com --data $(DATA)"; \
@@ -42,7 +42,7 @@ serve: $(VENV)/.installed .pango ## Serve the data in the folder `data` (DATA=fo
 	@$(BIN)/fieldsync serve --data "$(DATA)" $(ARGS)
 
 .PHONY: test
-test: $(VENV)/.installed-dev .pango .poppler .chromium ## Run the tests, on SQLite and PostgreSQL (ARGS: for pytest; WORKERS=2).
+test: $(VENV)/.installed-dev .pango .poppler .chromium .designer ## Run the tests, on SQLite and PostgreSQL (ARGS: for pytest; WORKERS=2).
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 .PHONY: check
@@ -80,6 +80,10 @@ bench-images: $(VENV)/.installed-dev ## Thumbnails beside sharp's (npm), time an
 bench-resources: $(VENV)/.installed-dev ## Lists of workflows and scheduled jobs; a collection of a million records.
 	@$(BIN)/python -m benchmarks.bench_resources $(ARGS)
 	@$(BIN)/python -m benchmarks.bench_collections
+
+.PHONY: bench-query
+bench-query: $(VENV)/.installed-dev ## First pages and all pages of a million completed jobs.
+	@$(BIN)/python -m benchmarks.bench_query $(ARGS)
 
 .PHONY: bench-webhooks
 bench-webhooks: $(VENV)/.installed-dev ## Webhooks per minute of one worker, with and without endpoints that hang.
@@ -120,6 +124,23 @@ PANGO := libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0 fonts-dejavu-core
 		else \
 			echo "No Pango: reports cannot be made (Debian: sudo apt-get install $(PANGO))." >&2; \
 		fi; }
+
+# The page on which people write queries, built from designer/ when that is newer. Without Node.js the server shows
+# a plain form in its place, and says so.
+NODE := node
+DESIGNER := $(wildcard designer/src/*) $(wildcard designer/*.json) designer/.npmrc designer/index.html designer/vite.config.ts
+.PHONY: .designer
+.designer:
+	@if [ -e server/query/static/index.html ] && \
+		[ -z "$$(find $(DESIGNER) -newer server/query/static/index.html -print -quit)" ]; then exit 0; fi; \
+	if ! command -v npm >/dev/null || ! $(NODE) -e \
+		'const [a, b] = process.versions.node.split("."); process.exit(a > 22 || (a == 22 && b >= 12) || (a == 20 && b >= 19) ? 0 : 1)' \
+		2>/dev/null; then \
+		echo "No Node.js (20.19, or 22.12 and later) with npm: the query designer is not built; /query is a plain form, or an older build." >&2; exit 0; \
+	fi; \
+	echo "Building the query designer; the first time takes a minute."; \
+	(cd designer && npm ci --silent --fetch-retries 1 && npm run --silent build -- --logLevel error) || \
+		echo "The query designer could not be built; /query is a plain form, or an older build." >&2
 
 # Pages of reports are compared as pictures. Without it those tests are passed over, and say so.
 .PHONY: .poppler

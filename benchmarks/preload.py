@@ -88,6 +88,8 @@ def fill(connection: Connection, first: int, count: int, template: Job, bodies: 
                 owner_id=f"user-{number % 100}",
                 workflow_id=f"workflow-{number % 20}",
                 finished=False,
+                status="inprogress",
+                excluded=False,
                 created_at=_STARTED_US,
                 modified_at=template.modified_at,
                 deleted_at=None,

@@ -46,8 +46,13 @@ from server.collections.uploading import Receiving
 from server.errors import Problem, handle
 from server.jobs.sync import BASIC_SYNC_PATHS, BasicSync, send_problem
 from server.logs import configure_logging
+from server.query import keys as query_keys
+from server.query import page as query_page
+from server.query import routes as query_routes
+from server.query.sealing import KeySeal, QuerySecrets
 from server.settings import Settings
 from server.triggers import routes as triggers
+from server.triggers.keys import QueryKeys
 from server.workflows.finalizing import Finalizing
 from storage.blobs import BlobStore, open_blobs
 from storage.database import Database, open_database
@@ -69,6 +74,9 @@ FEATURES = [
     *report_templates.route_handlers,
     *reports.route_handlers,
     *triggers.route_handlers,
+    *query_routes.route_handlers,
+    *query_keys.route_handlers,
+    *query_page.route_handlers,
     *quarantine.route_handlers,
     *tasks.route_handlers,
     *files.route_handlers,
@@ -116,6 +124,7 @@ def create_app(settings: Settings | None = None) -> Application:
     receiving = Receiving(database, uploads)
     records = RecordFiles(blobs, settings.data / "cache")
     signing_in = Accounts(settings, database)
+    query_secrets = QuerySecrets(settings, database)
     finalizing = Finalizing(database, blobs, uploads, background.sandbox)
     taking = Taking(database, blobs, uploads)
 
@@ -188,6 +197,12 @@ def create_app(settings: Settings | None = None) -> Application:
     def provide_background() -> Background:
         return background
 
+    async def provide_query_keys() -> QueryKeys:
+        return await query_secrets.temporary()
+
+    async def provide_key_seal() -> KeySeal:
+        return await query_secrets.seal()
+
     app = Application(
         route_handlers=FEATURES,
         guards=[authority.authorize],
@@ -208,6 +223,8 @@ def create_app(settings: Settings | None = None) -> Application:
             "records": Provide(provide_records, sync_to_thread=False),
             "printing": Provide(provide_printing, sync_to_thread=False),
             "background": Provide(provide_background, sync_to_thread=False),
+            "query_keys": Provide(provide_query_keys),
+            "key_seal": Provide(provide_key_seal),
         },
         lifespan=[lifespan],
         request_max_body_size=settings.max_quarantine_bytes,

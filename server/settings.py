@@ -14,6 +14,7 @@ from storage.blobs.location import check_location
 log = logging.getLogger("fieldsync.settings")
 
 PREFIX = "FIELDSYNC_"
+_MIN_SECRET_KEY = 32
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
@@ -106,6 +107,11 @@ class Settings:
         (),
         "Addresses, separated by commas, to which the sign-in page may send people back, e.g. `com.example.app:/signed-in`.",
     )
+    secret_key: str = _setting(
+        "",
+        "At least 32 characters that encrypt the keys of queries where they are stored. Empty: a secret that the "
+        "database holds itself, so whoever has a copy of it can read them.",
+    )
     lease_seconds: int = _setting(
         60, "How long the task of a worker that vanished waits before another one takes it."
     )
@@ -139,6 +145,9 @@ class Settings:
             raise InvalidSetting(f"FIELDSYNC_BLOBS {error}") from None
         if settings.worker not in ("embedded", "none"):
             raise InvalidSetting(f"FIELDSYNC_WORKER takes embedded or none, not {settings.worker!r}")
+        if settings.secret_key and len(settings.secret_key) < _MIN_SECRET_KEY:
+            # Not quoted: it is a secret.
+            raise InvalidSetting(f"FIELDSYNC_SECRET_KEY takes at least {_MIN_SECRET_KEY} characters")
         _check_accounts(settings)
         _check_webhooks(settings)
         return settings

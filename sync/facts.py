@@ -4,12 +4,14 @@ Pure functions of the document that is shown (``sync/view.py``), in the terms of
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import chain
 from statistics import median
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, TypeGuard
+
+import msgspec
 
 Json = Mapping[str, Any]
 #: title, tag, type
@@ -19,6 +21,7 @@ Names = Mapping[str, StepName]
 
 _FORM = "reportStep"
 _WRAPPERS = ("singleStep", _FORM)
+_NO_TIME = datetime.min.replace(tzinfo=UTC)
 _UNNAMED: StepName = (None, None, None)
 #: Where a job's document has its steps, and the phase that means.
 _LISTS = (("completedSteps", "completed"), ("cancelledSteps", "cancelled"))
@@ -31,75 +34,122 @@ _PAUSE, _RESUME = 0, 1
 
 
 def job_facts(document: Json) -> dict[str, Any]:
-    """The fields of the job level (section 3.5.3.1) that the job itself knows.
+    """The fields of the job level (section 3.5.3.1) that the job itself knows: those of :data:`JOB_FIELDS`.
 
     ``workflowTitle`` is the name that the tablet sent; tags and the team's own name of the workflow are not the
     job's. Times are the job's own texts; durations are whole seconds, coordinates medians in degrees.
     """
+    return {name: _encodable(field(document)) for name, field in JOB_FIELDS.items()}
+
+
+def job_field(document: Json, name: str) -> Any:
+    """One of them."""
+    return _encodable(JOB_FIELDS[name](document))
+
+
+def _head(name: str) -> "JobField":
+    return lambda document: _object(document.get("metadata")).get(name)
+
+
+def _times(document: Json) -> tuple[datetime | None, datetime | None]:
     head = _object(document.get("metadata"))
-    steps = list(visits(document.get("completedSteps")))
-    everything = [*steps, *visits(document.get("cancelledSteps")), *_open(document)]
-    created, updated = moment(head.get("created")), moment(head.get("updated"))
-    places = [place for step in steps if (place := coordinates(step)) is not None]
-    facts = {
-        "jobId": document.get("jobId"),
-        "clientJobId": head.get("clientJobId"),
-        "teamName": document.get("team"),
-        "workflowId": head.get("workflowId"),
-        "workflowVersionId": head.get("workflowVersionId"),
-        "workflowTitle": head.get("workflowName"),
-        "jobTitle": head.get("jobTitle"),
-        "created": head.get("created"),
-        "updated": head.get("updated"),
-        "totalDuration": whole_seconds(created, updated),
-        "activeDuration": active_seconds(created, updated, pauses(everything, updated)),
-        "status": head.get("status"),
-        "userId": head.get("userId"),
-        "userName": head.get("username"),
-        "geoLongAverage": median(longitude for _, longitude in places) if places else None,
-        "geoLatAverage": median(latitude for latitude, _ in places) if places else None,
-        "metadata": [{"name": name, "value": value} for name, value in _object(head.get("metadata")).items()],
-    }
-    return {name: _encodable(value) for name, value in facts.items()}
+    return moment(head.get("created")), moment(head.get("updated"))
 
 
-class _Visit(NamedTuple):
-    """One visit of a step, with those inside it."""
+def _active_of_job(document: Json) -> int | None:
+    created, updated = _times(document)
+    steps = (visits(document.get(name)) for name, _ in _LISTS)
+    return active_seconds(created, updated, pauses(chain(*steps, _open(document)), updated))
+
+
+def _median_of(document: Json, index: int) -> float | None:
+    steps = visits(document.get("completedSteps"))
+    known = [place[index] for step in steps if (place := coordinates(step)) is not None]
+    return median(known) if known else None
+
+
+def _pairs(document: Json) -> list[dict[str, Any]]:
+    pairs = _object(_object(document.get("metadata")).get("metadata"))
+    return [{"name": name, "value": value} for name, value in pairs.items()]
+
+
+JobField = Callable[[Json], Any]
+
+JOB_FIELDS: dict[str, JobField] = {
+    "jobId": lambda document: document.get("jobId"),
+    "clientJobId": _head("clientJobId"),
+    "teamName": lambda document: document.get("team"),
+    "workflowId": _head("workflowId"),
+    "workflowVersionId": _head("workflowVersionId"),
+    "workflowTitle": _head("workflowName"),
+    "jobTitle": _head("jobTitle"),
+    "created": _head("created"),
+    "updated": _head("updated"),
+    "totalDuration": lambda document: whole_seconds(*_times(document)),
+    "activeDuration": _active_of_job,
+    "status": _head("status"),
+    "userId": _head("userId"),
+    "userName": _head("username"),
+    "geoLongAverage": lambda document: _median_of(document, 1),
+    "geoLatAverage": lambda document: _median_of(document, 0),
+    "metadata": _pairs,
+}
+
+
+class Visit(msgspec.Struct, gc=False):
+    """One visit of a step, with those inside it.
+
+    Attributes:
+        phase: completed, cancelled or open.
+        inside: of a form the visits of its steps, in the order of time.
+        iteration: the how-manieth visit of its form this is, or lies in.
+    """
 
     step: Json
     phase: str
     is_form: bool
-    inside: "list[_Visit]"
+    inside: "list[Visit]" = []
+    iteration: int | None = None
 
 
 def step_facts(document: Json, known: Names | None = None) -> list[dict[str, Any]]:
     """The visited steps of a job (section 3.5.3.2) in the order of time, each with its ``substeps``.
-
-    A form's children count as its substeps whether the tablet sent them inside the form or beside it. Numbers
-    keep the spelling they came with in ``value`` if the document was decoded with :func:`number`.
 
     Args:
         document: the job as it is read.
         known: of its workflow's version: title, tag and type where the tablet sent none.
 
     Returns:
-        The fields of the specification, and of ours: ``phase`` (completed, cancelled or open), ``stepNumber``,
-        ``attachmentIds`` (what answer and note refer to) and ``substeps``, which have none themselves.
+        The fields of :data:`STEP_FIELDS`, and ``substeps``, which have none themselves.
     """
-    tops = _arranged(document)
-    rounds: Counter[str] = Counter()
+    names = known or {}
     told = []
-    for visit in tops:
-        form = bool(visit.is_form or visit.inside)
-        iteration = None
-        if form:
-            key = text(visit.step.get("stepId")) or ""
-            rounds[key] += 1
-            iteration = _whole(visit.step.get("formLoopIteration")) or (rounds[key] if key else None)
-        facts = _facts(visit, form, iteration, known or {})
-        facts["substeps"] = [_facts(inner, inner.is_form, iteration, known or {}) for inner in visit.inside]
+    for visit in visited(document):
+        facts = {name: field(visit, names) for name, field in STEP_FIELDS.items()}
+        facts["substeps"] = [
+            {name: field(inner, names) for name, field in STEP_FIELDS.items()} for inner in visit.inside
+        ]
         told.append(facts)
     return told
+
+
+def visited(document: Json) -> list[Visit]:
+    """The visits that lie in no other, in the order of time.
+
+    A form's children count as its own whether the tablet sent them inside the form or beside it. Numbers keep the
+    spelling they came with in ``value`` if the document was decoded with :func:`number`.
+    """
+    rounds: Counter[str] = Counter()
+    tops = _arranged(document)
+    for visit in tops:
+        if visit.is_form or visit.inside:
+            key = text(visit.step.get("stepId")) or ""
+            rounds[key] += 1
+            visit.is_form = True
+            visit.iteration = _whole(visit.step.get("formLoopIteration")) or (rounds[key] if key else None)
+            for inner in visit.inside:
+                inner.iteration = visit.iteration
+    return tops
 
 
 def named(step: Json, known: Names) -> tuple[dict[str, Any], list[str]]:
@@ -108,7 +158,7 @@ def named(step: Json, known: Names) -> tuple[dict[str, Any], list[str]]:
     """
     step_id = step.get("stepId")
     defined = known.get(step_id, _UNNAMED) if isinstance(step_id, str) else _UNNAMED
-    sent = (step.get("stepTitle"), _object(step.get("metadata")).get("tags"), step.get("stepType"))
+    sent = (_sent(step, 0), _sent(step, 1), _sent(step, 2))
     said: dict[str, Any] = {}
     filled: list[str] = []
     for name, own, other in zip(("title", "tag", "type"), sent, defined, strict=True):
@@ -116,6 +166,13 @@ def named(step: Json, known: Names) -> tuple[dict[str, Any], list[str]]:
             filled.append(name)
         said[name] = other if name in filled else own
     return said, filled
+
+
+def _sent(step: Json, position: int) -> Any:
+    """What the tablet sent of a :data:`StepName`."""
+    if position == 1:
+        return _object(step.get("metadata")).get("tags")
+    return step.get("stepType" if position else "stepTitle")
 
 
 def is_blank(value: Any) -> bool:
@@ -134,8 +191,8 @@ def number(spelled: str) -> Decimal:
 def text(value: Any) -> str | None:
     """A text or number as text; None for whatever else, and for a text of spaces."""
     if isinstance(value, str):
-        return value if value.strip() else None
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        return value if value and not value.isspace() else None
+    if value is None or isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         return None
     # Beyond 4,300 digits Python refuses to write a whole number out.
     return f"{Decimal(value):.6e}" if isinstance(value, int) and value.bit_length() > 4096 else str(value)
@@ -157,46 +214,86 @@ def spelled_out(value: Any, depth: int = _DEPTH) -> str:
     return (text(value) or "").strip()
 
 
-def _arranged(document: Json) -> list[_Visit]:
+def _arranged(document: Json) -> list[Visit]:
     """The visits that lie in no other, in the order of time."""
-    found: list[tuple[_Visit, Json]] = []
+    found: list[Visit] = []
+    has_parents = False
     for phase, wrapped in _phases(document):
         for outer in wrapped if isinstance(wrapped, list) else ():
             for kind in _WRAPPERS if isinstance(outer, dict) else ():
                 step = outer.get(kind)
                 if isinstance(step, dict):
-                    is_form = kind == _FORM or isinstance(step.get("steps"), list)
-                    inside = [_Visit(child, phase, "steps" in child, []) for child in children(step)]
-                    found.append((_Visit(step, phase, is_form, inside), step))
+                    nested = isinstance(step.get("steps"), list)
+                    visit = Visit(step, phase, nested or kind == _FORM)
+                    if nested:
+                        visit.inside = [Visit(child, phase, "steps" in child) for child in children(step)]
+                    has_parents = has_parents or bool(step.get("parentUniqueStepId"))
+                    found.append(visit)
+    tops = _within_forms(found) if has_parents else found
+    for top in tops:
+        if len(top.inside) > 1:
+            top.inside = _in_time(top.inside)
+    return _in_time(tops)
+
+
+def _within_forms(found: list[Visit]) -> list[Visit]:
+    """Those that lie in no other, with the others inside them."""
     forms = _outermost(
-        {key: visit for visit, step in found if (key := text(step.get("uniqueStepId"))) is not None}
+        {key: visit for visit in found if (key := text(visit.step.get("uniqueStepId"))) is not None}
     )
-    tops: list[_Visit] = []
-    #: By form: what lies in it, by its digest.
-    known: dict[int, dict[int, Json]] = {}
+    tops: list[Visit] = []
+    #: By form: what lies in it.
+    known: dict[int, _Alike] = {}
     digests: dict[int, int] = {}
-    for visit, step in found:
-        form = forms.get(text(step.get("parentUniqueStepId")))
+    for visit in found:
+        form = forms.get(text(visit.step.get("parentUniqueStepId")))
         if form is None:
             tops.append(visit)
             continue
         if id(form) not in known:
-            known[id(form)] = {_digest(inner.step, digests): inner.step for inner in form.inside}
+            known[id(form)] = _Alike(digests, (inner.step for inner in form.inside))
         # Some tablets send a child both inside its form and beside it.
-        if known[id(form)].get(_digest(step, digests)) != step:
-            more = [visit._replace(inside=[]), *visit.inside]
-            form.inside.extend(more)
-            known[id(form)].update({_digest(inner.step, digests): inner.step for inner in more})
-    for top in tops:
-        top.inside[:] = _in_time(top.inside)
-    return _in_time(tops)
+        if not known[id(form)].holds(visit.step):
+            inside, visit.inside = visit.inside, []
+            form.inside.extend((visit, *inside))
+            for inner in inside:
+                known[id(form)].holds(inner.step)
+    return tops
 
 
-def _outermost(by_key: Mapping[str, _Visit]) -> dict[str | None, _Visit | None]:
+class _Alike:
+    """Visits, among which equal ones are found. Only those with the same ids are looked at closely."""
+
+    def __init__(self, digests: dict[int, int], steps: Iterable[Json]) -> None:
+        self._digests = digests
+        #: By ids: the first visit with these, and where there are several all of them by their digests.
+        self._first: dict[tuple[str | None, str | None], Json] = {}
+        self._all: dict[tuple[str | None, str | None], dict[int, Json]] = {}
+        for step in steps:
+            self.holds(step)
+
+    def holds(self, step: Json) -> bool:
+        """Whether there is an equal one; if not, there is from now on."""
+        ids = (text(step.get("uniqueStepId")), text(step.get("stepId")))
+        if ids not in self._first:
+            self._first[ids] = step
+            return False
+        if ids not in self._all:
+            first = self._first[ids]
+            self._all[ids] = {_digest(first, self._digests): first}
+        alike = self._all[ids]
+        digest = _digest(step, self._digests)
+        if alike.get(digest) == step:
+            return True
+        alike[digest] = step
+        return False
+
+
+def _outermost(by_key: Mapping[str, Visit]) -> dict[str | None, Visit | None]:
     """For each visit, by its key, the outermost in which it was made: itself where it names no parent of this job.
     Forms that name each other as their parents are in none, and what is in them neither.
     """
-    found: dict[str | None, _Visit | None] = {}
+    found: dict[str | None, Visit | None] = {}
     for start in by_key:
         # Whoever is passed on the way has the same end, so that nobody's way is gone twice.
         passed: dict[str, None] = {}
@@ -230,15 +327,22 @@ def _digest(value: Any, known: dict[int, int]) -> int:
     return hash(value)
 
 
-def _in_time(visits: Iterable[_Visit]) -> list[_Visit]:
+def _in_time(visits: list[Visit]) -> list[Visit]:
     """By their begin; one without a time follows the one it came after."""
-    last = datetime.min.replace(tzinfo=UTC)
-    timed = []
+    last = _NO_TIME
+    keys: list[datetime] = []
+    is_sorted = True
     for visit in visits:
-        times = (moment(visit.step.get(name)) for name in ("started", "completed", "cancelled", "updated"))
-        last = next((at for at in times if at is not None), last)
-        timed.append((last, visit))
-    return [visit for _, visit in sorted(timed, key=lambda pair: pair[0])]
+        at = moment(visit.step.get("started"))
+        if at is None:
+            others = (moment(visit.step.get(name)) for name in ("completed", "cancelled", "updated"))
+            at = next((other for other in others if other is not None), last)
+        is_sorted = is_sorted and last <= at
+        keys.append(at)
+        last = at
+    if is_sorted:
+        return visits
+    return [visits[index] for index in sorted(range(len(visits)), key=keys.__getitem__)]
 
 
 def _phases(document: Json) -> list[tuple[str, Any]]:
@@ -247,42 +351,86 @@ def _phases(document: Json) -> list[tuple[str, Any]]:
     return [*lists, ("open", opened), ("open", [_object(document.get("metadata")).get("currentStep")])]
 
 
-def _facts(visit: _Visit, is_form: bool, iteration: int | None, known: Names) -> dict[str, Any]:
+def _begun(visit: Visit) -> datetime | None:
+    return moment(visit.step.get("started"))
+
+
+def _ended(visit: Visit) -> datetime | None:
     step = visit.step
-    said, _ = named(step, known)
-    started = moment(step.get("started"))
-    ended = moment(step.get("completed")) or moment(step.get("cancelled")) or moment(step.get("updated"))
-    paused = pauses([step, *(inner.step for inner in visit.inside)], ended)
-    place = coordinates(step)
+    return moment(step.get("completed")) or moment(step.get("cancelled")) or moment(step.get("updated"))
+
+
+def _active(visit: Visit) -> int | None:
+    ended = _ended(visit)
+    paused = pauses([visit.step, *(inner.step for inner in visit.inside)], ended)
+    return active_seconds(_begun(visit), ended, paused)
+
+
+def _values(visit: Visit) -> list[Any]:
+    step = visit.step
     values = step.get("values")
-    if not isinstance(values, list):
-        values = [] if is_blank(step.get("value")) else [step["value"]]
-    return {
-        "stepId": text(step.get("stepId")),
-        "uniqueStepId": text(step.get("uniqueStepId")),
-        "stepTitle": text(said["title"]),
-        "stepDescription": text(step.get("stepDescription")),
-        "stepType": text(said["type"]),
-        "stepTag": text(said["tag"]),
-        "stepNumber": _whole(step.get("stepNumber")),
-        "started": text(step.get("started")),
-        "completed": text(step.get("completed")),
-        "cancelled": text(step.get("cancelled")),
-        "isCancelled": visit.phase == "cancelled",
-        "isFormStep": is_form,
-        "phase": visit.phase,
-        "totalDuration": whole_seconds(started, ended),
-        "activeDuration": active_seconds(started, ended, paused),
-        "userId": text(step.get("userId")),
-        "userName": text(step.get("userName")),
-        "geoLat": place[0] if place else None,
-        "geoLong": place[1] if place else None,
-        "formLoopIteration": iteration,
-        "note": text(step.get("note")),
-        "values": [_encodable(value) for value in values],
-        "value": spelled_out(values) or None,
-        "attachmentIds": file_ids(step),
-    }
+    if isinstance(values, list):
+        return values
+    return [] if is_blank(step.get("value")) else [step["value"]]
+
+
+def _place(visit: Visit, index: int) -> float | None:
+    place = coordinates(visit.step)
+    return place[index] if place else None
+
+
+def _own(name: str) -> "StepField":
+    return lambda visit, known: text(visit.step.get(name))
+
+
+def _named(position: int) -> "StepField":
+    def said(visit: Visit, known: Names) -> str | None:
+        step = visit.step
+        own = _sent(step, position)
+        if is_blank(own) and known:
+            step_id = step.get("stepId")
+            own = known.get(step_id, _UNNAMED)[position] if isinstance(step_id, str) else None
+        return text(own)
+
+    return said
+
+
+StepField = Callable[[Visit, Names], Any]
+
+#: Fields that are texts of the step itself.
+OWN_TEXTS = (
+    *("stepId", "uniqueStepId", "stepDescription", "started", "completed", "cancelled"),
+    *("userId", "userName", "note"),
+)
+
+#: What is told of a visit: the fields of section 3.5.3.2, and of ours ``phase``, ``stepNumber`` and ``attachmentIds``
+#: (what answer and note refer to).
+STEP_FIELDS: dict[str, StepField] = {
+    "stepId": _own("stepId"),
+    "uniqueStepId": _own("uniqueStepId"),
+    "stepTitle": _named(0),
+    "stepDescription": _own("stepDescription"),
+    "stepType": _named(2),
+    "stepTag": _named(1),
+    "stepNumber": lambda visit, known: _whole(visit.step.get("stepNumber")),
+    "started": _own("started"),
+    "completed": _own("completed"),
+    "cancelled": _own("cancelled"),
+    "isCancelled": lambda visit, known: visit.phase == "cancelled",
+    "isFormStep": lambda visit, known: visit.is_form,
+    "phase": lambda visit, known: visit.phase,
+    "totalDuration": lambda visit, known: whole_seconds(_begun(visit), _ended(visit)),
+    "activeDuration": lambda visit, known: _active(visit),
+    "userId": _own("userId"),
+    "userName": _own("userName"),
+    "geoLat": lambda visit, known: _place(visit, 0),
+    "geoLong": lambda visit, known: _place(visit, 1),
+    "formLoopIteration": lambda visit, known: visit.iteration,
+    "note": _own("note"),
+    "values": lambda visit, known: [_encodable(value) for value in _values(visit)],
+    "value": lambda visit, known: spelled_out(_values(visit)) or None,
+    "attachmentIds": lambda visit, known: file_ids(visit.step),
+}
 
 
 def file_ids(step: Json) -> list[str]:

@@ -95,6 +95,11 @@ def completed(job: Job) -> bool:
     return status is not None and status.phase >= FINISHED_RANK
 
 
+def is_excluded(job: Job) -> bool:
+    """Whether a supervisor took the job out of what is evaluated (section 6.10)."""
+    return _raw_members(_shown(job.scopes, "exclusion")).get("excluded") == b"true"
+
+
 def text_of(job: Job, scope_name: str, member: str | None = None) -> str | None:
     """The string shown in a scope other than a step's (or in one member of it), or None."""
     shown = job.shown_in(scope_name)

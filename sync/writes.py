@@ -14,6 +14,7 @@ import msgspec
 from storage.database import Connection
 from storage.ids import new_id
 from storage.queries import attachment_references as reference_queries
+from storage.queries import completed_jobs as completed_queries
 from storage.queries import events as event_queries
 from storage.queries import feed as feed_queries
 from storage.queries import jobs as job_queries
@@ -23,6 +24,7 @@ from storage.queries import reports as report_queries
 from storage.queries import scheduled_jobs as schedule_queries
 from storage.queries import snapshots as snapshot_queries
 from storage.queries import triggers as trigger_queries
+from storage.queries.completed_jobs import CompletedWrite, cut
 from storage.queries.events import EventWrite
 from storage.queries.jobs import JobWrite
 from storage.queries.pushes import PushWrite
@@ -35,7 +37,9 @@ from sync.errors import SyncError
 from sync.facts import job_facts
 from sync.fitting import MAX_FACTS, fitted
 from sync.items import PushItem, RefusedItem
-from sync.view import finished, text_of
+from sync.snapshot import ABORTED
+from sync.values import parse_time
+from sync.view import completed, finished, is_excluded, text_of
 
 #: Scopes in which a job names the task of a scheduled job that it does (section 6.1.5).
 _SCHEDULED_JOB, _SCHEDULED_TASK = "meta:ScheduledJobId", "meta:ScheduledTaskId"
@@ -49,6 +53,7 @@ class Working:
 
     Attributes:
         did_task: it was deleted, and had named the task of a scheduled job.
+        was_completed: it was, before the batch.
     """
 
     job: Job | None
@@ -60,6 +65,10 @@ class Working:
     stored: bool = False
     stamped: bool = False
     did_task: bool = False
+    was_completed: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.was_completed = self.job is not None and completed(self.job)
 
 
 @dataclass(slots=True)
@@ -155,9 +164,30 @@ class Writes:
         if self.quarantine:
             quarantine_queries.put(connection, self.quarantine)
         self._follow(connection, stored)
+        if deleted:
+            completed_queries.forget(connection, team_id, deleted)
         stamped = [working.job_id for _, working in stored if working.stamped]
+        rows = [
+            _completed(working.job)
+            for _, working in stored
+            if working.job is not None and completed(working.job)
+        ]
+        again = [
+            working.job_id
+            for _, working in stored
+            if working.was_completed and working.job is not None and not completed(working.job)
+        ]
+        if again:
+            completed_queries.retire(connection, team_id, again)
+        numbers = completed_queries.known(connection, team_id, [row.job_id for row in rows])
         if stamped:
-            feed_queries.stamp(connection, team_id, stamped)
+            fresh = len(rows) - len(numbers)
+            _, completions = feed_queries.stamp(connection, team_id, stamped, fresh)
+            # Who is completed for the first time gets the next numbers; the others keep theirs.
+            following = iter(range(completions - fresh + 1, completions + 1))
+            numbered = [(numbers.get(row.job_id) or next(following), row) for row in rows]
+            if numbered:
+                completed_queries.write(connection, team_id, numbered)
 
     def _tell(self, connection: Connection) -> None:
         """Have triggers matched. Of a job that was completed by a change, the update is not told as well."""
@@ -210,7 +240,7 @@ def _row(team_id: int, client_job_id: str, working: Working) -> JobWrite:
         deleted_at = working.deleted_at or 0
         rev = working.tombstone_rev
         return JobWrite(
-            *(team_id, working.job_id, client_job_id, rev, working.owner_id, None, True),
+            *(team_id, working.job_id, client_job_id, rev, working.owner_id, None, True, None, False),
             *(working.created_at, deleted_at, deleted_at, FORMAT, b"", b""),
         )
     return JobWrite(
@@ -221,6 +251,8 @@ def _row(team_id: int, client_job_id: str, working: Working) -> JobWrite:
         _clean(working.owner_id) if working.owner_id else None,
         _clean(text_of(job, "head:workflowId") or "") or None,
         finished(job),
+        _status(job),
+        is_excluded(job),
         working.created_at,
         job.modified_at,
         None,
@@ -228,6 +260,32 @@ def _row(team_id: int, client_job_id: str, working: Working) -> JobWrite:
         job.view,
         pack(job),
     )
+
+
+def _status(job: Job) -> str | None:
+    if job.aborted is not None:
+        return ABORTED
+    status = text_of(job, "status", "status")
+    return None if status is None else cut(status.casefold())
+
+
+def _completed(job: Job) -> CompletedWrite:
+    return CompletedWrite(
+        job_id=job.job_id,
+        listed=not is_excluded(job),
+        workflow_id=_searched(text_of(job, "head:workflowId")),
+        workflow_title=_searched(text_of(job, "head:workflowName")),
+        user_id=_searched(text_of(job, "assignee", "userId")),
+        user_name=_searched(text_of(job, "assignee", "username")),
+        job_title=_searched(text_of(job, "head:jobTitle")),
+        created_at=parse_time(job.created[1]) if job.created else None,
+        updated_at=parse_time(job.updated[1]) if job.updated else None,
+        modified_at=job.modified_at,
+    )
+
+
+def _searched(text: str | None) -> str | None:
+    return None if text is None else cut(text)
 
 
 def _clean(text: str) -> str:

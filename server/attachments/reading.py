@@ -35,7 +35,7 @@ _TAGS = ["Attachments"]
 _PAGE = 200
 #: Addresses in it expire, and whoever has one needs no token.
 _NO_STORE = {"Cache-Control": "private, no-store"}
-_THUMBNAIL_TYPE = "image/jpeg"
+THUMBNAIL_TYPE = "image/jpeg"
 RECEIVING = "receiving"
 
 
@@ -74,7 +74,7 @@ async def _load(request: JobRequest, database: Database, attachment_id: str) -> 
     return found
 
 
-def _address(blobs: BlobStore, row: AttachmentRow, thumbnail: Thumbnail | None = None) -> str | None:
+def address(blobs: BlobStore, row: AttachmentRow, thumbnail: Thumbnail | None = None) -> str | None:
     """Where the file or one of its thumbnails can be read for 65 minutes; None while there is no file."""
     if row.blob_key is None:
         return None
@@ -83,7 +83,7 @@ def _address(blobs: BlobStore, row: AttachmentRow, thumbnail: Thumbnail | None =
         kind = row.content_type or "application/octet-stream"
         return blobs.get_url(row.blob_key, content_type=kind, file_name=name)
     name = f"{name.rpartition('.')[0] or name} {thumbnail.size}.jpg"
-    return blobs.get_url(thumbnail.key, content_type=_THUMBNAIL_TYPE, file_name=name)
+    return blobs.get_url(thumbnail.key, content_type=THUMBNAIL_TYPE, file_name=name)
 
 
 def _time(microseconds: int | None) -> str | None:
@@ -104,7 +104,7 @@ def _document(row: AttachmentRow, arriving: bool, blobs: BlobStore) -> dict[str,
         "stored": _time(row.stored_at),
         "uploadedBy": row.uploaded_by,
         "failure": row.failure,
-        "downloadUrl": _address(blobs, row),
+        "downloadUrl": address(blobs, row),
         "width": details.width,
         "height": details.height,
         "takenAt": details.takenAt,
@@ -116,7 +116,7 @@ def _document(row: AttachmentRow, arriving: bool, blobs: BlobStore) -> dict[str,
                 "size": thumbnail.size,
                 "width": thumbnail.width,
                 "height": thumbnail.height,
-                "downloadUrl": _address(blobs, row, thumbnail),
+                "downloadUrl": address(blobs, row, thumbnail),
             }
             for thumbnail in details.thumbnails
         ],
@@ -171,12 +171,12 @@ async def get_content(
                 "There is no such thumbnail of this file, or not yet.",
                 field="size",
             )
-        address = _address(blobs, row, made[size])
+        place = address(blobs, row, made[size])
     else:
-        address = _address(blobs, row)
-    if address is None:
+        place = address(blobs, row)
+    if place is None:
         raise Problem(404, "attachment-missing", "The file has not arrived yet.")
-    return Response(b"", status_code=302, headers={"Location": address, **_NO_STORE})
+    return Response(b"", status_code=302, headers={"Location": place, **_NO_STORE})
 
 
 @delete(

@@ -30,9 +30,15 @@ _title = msgspec.json.Decoder(_Job)
 
 def file_name(job: JobView | None) -> str:
     """What the report of a job is saved as: the job's title, in any script."""
-    title = _title.decode(job.view).metadata.jobTitle if job is not None else None
+    if job is None:
+        return file_name_of(None, "")
+    return file_name_of(_title.decode(job.view).metadata.jobTitle, job.client_job_id)
+
+
+def file_name_of(title: Any, client_job_id: str) -> str:
+    """The same, of a job with this title."""
     name = safe_name(title.replace("/", "-").replace("\\", "-")) if isinstance(title, str) else ""
-    return f"{name or (safe_name(job.client_job_id) if job is not None else '') or 'report'}.pdf"
+    return f"{name or safe_name(client_job_id) or 'report'}.pdf"
 
 
 def address(blobs: BlobStore, row: ReportRow, name: str) -> str | None:

@@ -106,6 +106,28 @@ def of_job(
     return [AttachmentRow(*row) for row in connection.execute(query)]
 
 
+def of_jobs(connection: Connection, team_id: int, job_ids: Sequence[str]) -> dict[str, list[AttachmentRow]]:
+    """By job the files that have arrived, in the order of their ids."""
+    query = (
+        select(references.c.job_id, *_columns)
+        .join(
+            references,
+            (references.c.team_id == attachments.c.team_id)
+            & (references.c.attachment_id == attachments.c.attachment_id),
+        )
+        .where(
+            references.c.team_id == team_id,
+            references.c.job_id.in_(padded(job_ids)),
+            attachments.c.blob_key.is_not(None),
+        )
+        .order_by(references.c.job_id, references.c.attachment_id)
+    )
+    found: dict[str, list[AttachmentRow]] = {}
+    for job_id, *row in connection.execute(query):
+        found.setdefault(job_id, []).append(AttachmentRow(*row))
+    return found
+
+
 def jobs_of(
     connection: Connection, team_id: int, attachment_id: str, owner_id: str | None = None
 ) -> list[tuple[str, str]]:

@@ -1,10 +1,12 @@
 """Collections and their files (chapter 4); the records are in files of their own, see storage/records.py."""
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from sqlalchemy import Connection, LargeBinary, case, delete, exists, func, insert, literal, select, update
 
 from storage.queries import tasks
+from storage.queries.statements import padded
 from storage.tables import collection_files, collections
 
 #: The kind of the task that reads a file; its subject is the file's id.
@@ -47,12 +49,51 @@ class FileRow(NamedTuple):
 
 _columns = [collections.c[name] for name in CollectionRow._fields]
 _file_columns = [collection_files.c[name] for name in FileRow._fields]
+_no_bytes = literal(b"", LargeBinary)
+_is_current = (collection_files.c.team_id == collections.c.team_id) & (
+    collection_files.c.file_id == collections.c.current_file_id
+)
 
 
 def page(connection: Connection, team_id: int) -> list[CollectionRow]:
     """The team's collections in the order in which they were made."""
     query = select(*_columns).where(collections.c.team_id == team_id).order_by(collections.c.collection_id)
     return [CollectionRow(*row) for row in connection.execute(query)]
+
+
+def with_current(
+    connection: Connection,
+    team_id: int,
+    collection_ids: Sequence[str] | None,
+    skip: int,
+    limit: int,
+    *,
+    details: bool,
+) -> list[tuple[CollectionRow, FileRow | None]]:
+    """Collections in the order in which they were made, each with the file whose records it has. One statement.
+
+    Args:
+        collection_ids: only these; None: all of the team's.
+        details: whether ``details`` are read, which may have a megabyte each; else they are empty.
+    """
+    if collection_ids is not None and not collection_ids:
+        return []
+    told = [column if details or column.name != "details" else _no_bytes for column in _file_columns]
+    query = (
+        select(*_columns, *told)
+        .select_from(collections.outerjoin(collection_files, _is_current))
+        .where(collections.c.team_id == team_id)
+        .order_by(collections.c.collection_id)
+        .offset(skip)
+        .limit(limit)
+    )
+    if collection_ids is not None:
+        query = query.where(collections.c.collection_id.in_(padded(collection_ids)))
+    count = len(_columns)
+    return [
+        (CollectionRow(*row[:count]), None if row[count] is None else FileRow(*row[count:]))
+        for row in connection.execute(query)
+    ]
 
 
 def one(connection: Connection, team_id: int, collection_id: str, lock: bool = False) -> CollectionRow | None:
@@ -80,7 +121,7 @@ def files(connection: Connection, team_id: int, collection_id: str | None = None
         later.c.collection_id == collection_files.c.collection_id,
         later.c.number > collection_files.c.number,
     )
-    details = case((shown, collection_files.c.details), else_=literal(b"", LargeBinary))
+    details = case((shown, collection_files.c.details), else_=_no_bytes)
     query = (
         select(*(details if column.name == "details" else column for column in _file_columns))
         .where(collection_files.c.team_id == team_id)
@@ -102,14 +143,9 @@ def file(connection: Connection, team_id: int, file_id: str) -> FileRow | None:
 
 def current(connection: Connection, team_id: int, collection_id: str) -> tuple[bool, FileRow | None]:
     """Whether there is such a collection, and the file whose records it has."""
-    joined = collections.outerjoin(
-        collection_files,
-        (collection_files.c.team_id == collections.c.team_id)
-        & (collection_files.c.file_id == collections.c.current_file_id),
-    )
     query = (
         select(*_file_columns)
-        .select_from(joined)
+        .select_from(collections.outerjoin(collection_files, _is_current))
         .where(collections.c.team_id == team_id, collections.c.collection_id == collection_id)
     )
     row = connection.execute(query).one_or_none()

@@ -307,6 +307,50 @@ def page(
     return [DeliveryRow(*row) for row in rows]
 
 
+def newest_of(
+    connection: Connection, team_id: int, trigger_ids: Sequence[str], limit: int, before: str | None = None
+) -> dict[str, list[DeliveryRow]]:
+    """trigger -> its newest deliveries, newest first, as :func:`page` answers them. One statement, which reads no
+    others; triggers without deliveries are left out.
+
+    Args:
+        limit: so many of each trigger.
+        before: only those that are older than this one.
+    """
+    if not trigger_ids:
+        return {}
+    # How far back each trigger's last delivery lies: with a window all of its deliveries would be read.
+    older = deliveries.alias()
+    ends = (
+        select(older.c.delivery_id)
+        .where(older.c.team_id == team_id, older.c.trigger_id == triggers.c.trigger_id)
+        .order_by(older.c.delivery_id.desc())
+        .offset(limit - 1)
+        .limit(1)
+    )
+    ends = ends if before is None else ends.where(older.c.delivery_id < before)
+    query = (
+        select(*_listed)
+        .join_from(
+            triggers,
+            deliveries,
+            and_(
+                deliveries.c.team_id == triggers.c.team_id,
+                deliveries.c.trigger_id == triggers.c.trigger_id,
+                deliveries.c.delivery_id >= func.coalesce(ends.scalar_subquery(), ""),
+            ),
+        )
+        .where(triggers.c.team_id == team_id, triggers.c.trigger_id.in_(padded(trigger_ids)))
+        # By trigger first: else SQLite reads the deliveries of the whole team, in the order that is asked for.
+        .order_by(triggers.c.trigger_id, deliveries.c.delivery_id.desc())
+    )
+    query = query if before is None else query.where(deliveries.c.delivery_id < before)
+    found: dict[str, list[DeliveryRow]] = {}
+    for row in connection.execute(query):
+        found.setdefault(row.trigger_id, []).append(DeliveryRow(*row))
+    return found
+
+
 def attempts_of(
     connection: Connection,
     team_id: int,

@@ -20,8 +20,10 @@ _stamps = Rows(
     "ON CONFLICT (team_id, job_id) DO UPDATE SET seq = excluded.seq",
 )
 _bump = Hot(
-    "UPDATE feeds SET head = head + ? WHERE team_id = ? RETURNING head",
-    "UPDATE feeds SET head = head + $1 WHERE team_id = $2 RETURNING head",
+    "UPDATE feeds SET head = head + ?, completions = completions + ? WHERE team_id = ? "
+    "RETURNING head, completions",
+    "UPDATE feeds SET head = head + $1, completions = completions + $2 WHERE team_id = $3 "
+    "RETURNING head, completions",
 )
 
 
@@ -52,16 +54,21 @@ def renew_incarnations(connection: Connection, value: str) -> None:
     connection.execute(update(feeds).values(incarnation=value))
 
 
-def stamp(connection: Connection, team_id: int, job_ids: Sequence[str]) -> int:
-    """Bump the team's head and stamp each job once. The head stays locked until the commit, so that
-    sequence order is commit order: call this last in the transaction. Answers the new head."""
-    values = [len(job_ids), team_id]
+def stamp(
+    connection: Connection, team_id: int, job_ids: Sequence[str], completions: int = 0
+) -> tuple[int, int]:
+    """Bump the team's head and stamp each job once, and count jobs that were completed for the first time.
+
+    The head stays locked until the commit, so that the order of both numbers is the order of commits: call this last
+    in the transaction, before what needs the numbers. Answers the new head and the number of completions.
+    """
+    values = [len(job_ids), completions, team_id]
     rows = (
         _bump.on_sqlite(connection, 0, values)
         if is_sqlite(connection)
         else _bump.on_postgresql(connection, values)
     )
-    head: int = rows[0][0]
+    head, completed = rows[0]
     first = head - len(job_ids) + 1
     _stamps.insert(connection, [(team_id, job_id, seq) for seq, job_id in enumerate(job_ids, start=first)])
-    return head
+    return head, completed

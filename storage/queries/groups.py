@@ -1,17 +1,20 @@
 """Groups of users (section 5)."""
 
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Select, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Select, delete, insert, select, true, update
 
 from storage.queries.statements import padded, upsert_insert
-from storage.queries.users import name_key
+from storage.queries.users import PERSON, Person, name_key, person
 from storage.tables import group_members, groups, teams, users
 
 #: Ids of one IN list.
 _CHUNK = 512
+#: Of more users or groups than these, everybody's are read in place of theirs.
+_MAX_NAMED = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,62 @@ def members_of(connection: Connection, team_id: int, group_id: str) -> list[str]
         .order_by(users.c.user_id)
     )
     return list(connection.scalars(query))
+
+
+def groups_of_users(
+    connection: Connection, team_id: int, user_ids: Sequence[str]
+) -> dict[str, list[GroupRow]]:
+    """user id -> its groups in the order they were created. One statement; of very many users, all of the team's
+    may be answered. Users without groups are left out.
+    """
+    query = (
+        _groups(team_id)
+        .add_columns(group_members.c.user_id.label("member_id"))
+        .join(
+            group_members,
+            (group_members.c.team_id == groups.c.team_id) & (group_members.c.group_id == groups.c.group_id),
+        )
+        .where(_among(group_members.c.user_id, user_ids))
+        .order_by(groups.c.created_at, groups.c.group_id)
+    )
+    known: dict[str, GroupRow] = {}
+    found: dict[str, list[GroupRow]] = defaultdict(list)
+    for row in connection.execute(query):
+        group = known.get(row.group_id) or known.setdefault(row.group_id, _group(row))
+        found[row.member_id].append(group)
+    return found
+
+
+def users_of_groups(
+    connection: Connection, team_id: int, group_ids: Sequence[str]
+) -> dict[str, list[Person]]:
+    """group id -> its users as :func:`members_of` arranges them. One statement; of very many groups, all of the
+    team's may be answered. Groups without users are left out.
+    """
+    query = (
+        select(group_members.c.group_id, *PERSON)
+        .join_from(
+            group_members,
+            users,
+            (users.c.team_id == group_members.c.team_id) & (users.c.user_id == group_members.c.user_id),
+        )
+        .where(
+            group_members.c.team_id == team_id,
+            _among(group_members.c.group_id, group_ids),
+            users.c.deleted_at.is_(None),
+        )
+        .order_by(users.c.user_id)
+    )
+    known: dict[str, Person] = {}
+    found: dict[str, list[Person]] = defaultdict(list)
+    for group_id, *columns in connection.execute(query):
+        user_id = columns[0]
+        found[group_id].append(known.get(user_id) or known.setdefault(user_id, person(columns)))
+    return found
+
+
+def _among(column: ColumnElement[str], ids: Sequence[str]) -> ColumnElement[bool]:
+    return column.in_(padded(ids)) if len(ids) <= _MAX_NAMED else true()
 
 
 def insert_group(connection: Connection, team_id: int, group_id: str, name: str, now: int) -> None:

@@ -55,6 +55,8 @@ class JobWrite(NamedTuple):
     owner_id: str | None
     workflow_id: str | None
     finished: bool
+    status: str | None
+    excluded: bool
     created_at: int
     modified_at: int
     deleted_at: int | None
@@ -64,7 +66,7 @@ class JobWrite(NamedTuple):
 
 
 _CHANGING = (
-    *("rev", "owner_id", "workflow_id", "finished", "modified_at", "deleted_at"),
+    *("rev", "owner_id", "workflow_id", "finished", "status", "excluded", "modified_at", "deleted_at"),
     *("format", "view", "edits"),
 )
 _write = Rows(
@@ -136,6 +138,60 @@ def page(
         conditions.append(jobs.c.job_id < before)
     query = select(*_view_columns).where(*conditions).order_by(jobs.c.job_id.desc()).limit(limit)
     return [JobView(*row) for row in connection.execute(query)]
+
+
+def by_status(
+    connection: Connection,
+    team_id: int,
+    *,
+    statuses: Sequence[str] | None,
+    workflow_ids: Sequence[str] | None,
+    owner_ids: Sequence[str] | None,
+    job_ids: Sequence[str] | None,
+    after: str | None,
+    descending: bool,
+    excluded: bool,
+    limit: int,
+) -> list[JobView]:
+    """Jobs in the order of their creation; of what is None it does not matter which.
+
+    Args:
+        statuses: folded.
+        after: only beyond this job id, in the direction of ``descending``.
+        excluded: excluded ones too.
+    """
+    conditions = [jobs.c.team_id == team_id, _listed]
+    if not excluded:
+        conditions.append(~jobs.c.excluded)
+    if after is not None:
+        conditions.append(jobs.c.job_id < after if descending else jobs.c.job_id > after)
+    order = jobs.c.job_id.desc() if descending else jobs.c.job_id.asc()
+    lists = [
+        (column, values)
+        for column, values in (
+            (jobs.c.job_id, job_ids),
+            (jobs.c.workflow_id, workflow_ids),
+            (jobs.c.owner_id, owner_ids),
+            (jobs.c.status, statuses),
+        )
+        if values is not None
+    ]
+    if not lists:
+        query = select(*_view_columns).where(*conditions).order_by(order).limit(limit)
+        return [JobView(*row) for row in connection.execute(query)]
+    # By what most likely leaves the fewest; of each value the jobs lie in order, of several they do not.
+    (leading, values), *others = lists
+    conditions += [column.in_(padded(each)) for column, each in others]
+    found: set[str] = set()
+    for value in values:
+        query = select(jobs.c.job_id).where(leading == value, *conditions).order_by(order).limit(limit)
+        found.update(connection.execute(query).scalars())
+    ids = sorted(found, reverse=descending)[:limit]
+    if not ids:
+        return []
+    query = select(*_view_columns).where(jobs.c.team_id == team_id, jobs.c.job_id.in_(padded(ids)))
+    rows = {row.job_id: JobView(*row) for row in connection.execute(query)}
+    return [rows[job_id] for job_id in ids]
 
 
 def open_ids(

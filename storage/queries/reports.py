@@ -83,6 +83,23 @@ def of_job(
     return [ReportRow(*row) for row in connection.execute(query)]
 
 
+def of_jobs(connection: Connection, team_id: int, job_ids: Sequence[str]) -> dict[str, list[ReportRow]]:
+    """By job the reports that are ready, oldest first."""
+    query = (
+        select(*_columns)
+        .where(
+            reports.c.team_id == team_id,
+            reports.c.job_id.in_(padded(job_ids)),
+            reports.c.state == READY,
+        )
+        .order_by(reports.c.job_id, reports.c.report_id)
+    )
+    found: dict[str, list[ReportRow]] = {}
+    for row in connection.execute(query):
+        found.setdefault(row.job_id, []).append(ReportRow(*row))
+    return found
+
+
 def by_fingerprint(connection: Connection, team_id: int, job_id: str, fingerprint: bytes) -> ReportRow | None:
     """The report that shows just this."""
     query = select(*_columns).where(

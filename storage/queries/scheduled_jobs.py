@@ -27,12 +27,14 @@ from sqlalchemy import (
 
 from storage.queries.statements import Rows, padded
 from storage.queries.tasks import enqueue
+from storage.queries.users import PERSON, Person, person
 from storage.schedule import Heard, Standing, counting, job_state, said
 from storage.tables import (
     scheduled_job_tasks,
     scheduled_job_users,
     scheduled_job_works,
     scheduled_jobs,
+    users,
 )
 
 #: Tasks of the queue: a scheduled job is due soon or overdue; one of its people is told.
@@ -305,6 +307,11 @@ def _heard(
 
 def page(connection: Connection, team_id: int, wanted: Wanted) -> list[ScheduledJob]:
     """Scheduled jobs, newest first. Three statements, however many there are."""
+    return _whole(connection, team_id, rows(connection, team_id, wanted))
+
+
+def rows(connection: Connection, team_id: int, wanted: Wanted) -> list[Row]:
+    """The same without people and tasks. One statement."""
     query = _of(team_id)
     if wanted.state is not None:
         query = query.where(scheduled_jobs.c.state == wanted.state)
@@ -312,7 +319,46 @@ def page(connection: Connection, team_id: int, wanted: Wanted) -> list[Scheduled
         theirs = _assigned(scheduled_job_users.c.user_id == wanted.user_id)
         query = query.where(or_(theirs, ~_assigned()) if wanted.or_unassigned else theirs)
     query = query.order_by(scheduled_jobs.c.scheduled_job_id.desc()).offset(wanted.skip).limit(wanted.limit)
-    return _whole(connection, team_id, [Row(*row) for row in connection.execute(query)])
+    return [Row(*row) for row in connection.execute(query)]
+
+
+def people_of(
+    connection: Connection, team_id: int, scheduled_job_ids: Sequence[str]
+) -> dict[str, list[Person]]:
+    """scheduled job -> whom it is assigned to, in the order they were named, deleted users left out. One statement;
+    those that are assigned to nobody are left out.
+    """
+    if not scheduled_job_ids:
+        return {}
+    assigned = scheduled_job_users.c
+    query = (
+        select(assigned.scheduled_job_id, *PERSON)
+        .join_from(
+            scheduled_job_users,
+            users,
+            and_(users.c.team_id == assigned.team_id, users.c.user_id == assigned.user_id),
+        )
+        .where(
+            assigned.team_id == team_id,
+            _among(assigned.scheduled_job_id, scheduled_job_ids),
+            users.c.deleted_at.is_(None),
+        )
+        .order_by(assigned.position)
+    )
+    found: dict[str, list[Person]] = defaultdict(list)
+    for scheduled_job_id, *columns in connection.execute(query):
+        found[scheduled_job_id].append(person(columns))
+    return found
+
+
+def tasks_of(
+    connection: Connection, team_id: int, scheduled_job_ids: Sequence[str]
+) -> dict[str, list[TaskRow]]:
+    """scheduled job -> its tasks, in the order they were named. One statement; those without tasks are left out."""
+    found: dict[str, list[TaskRow]] = defaultdict(list)
+    for task in _tasks(connection, team_id, scheduled_job_ids) if scheduled_job_ids else ():
+        found[task.scheduled_job_id].append(task)
+    return found
 
 
 def one(connection: Connection, team_id: int, scheduled_job_id: str) -> ScheduledJob | None:
@@ -359,11 +405,9 @@ def _whole(connection: Connection, team_id: int, rows: Sequence[Row]) -> list[Sc
     user_ids: dict[str, list[str]] = defaultdict(list)
     for scheduled_job_id, user_id in connection.execute(query):
         user_ids[scheduled_job_id].append(user_id)
-    tasks: dict[str, list[TaskRow]] = defaultdict(list)
-    for task in _tasks(connection, team_id, ids):
-        tasks[task.scheduled_job_id].append(task)
+    tasks = tasks_of(connection, team_id, ids)
     return [
-        ScheduledJob(row, tuple(user_ids[row.scheduled_job_id]), tuple(tasks[row.scheduled_job_id]))
+        ScheduledJob(row, tuple(user_ids[row.scheduled_job_id]), tuple(tasks.get(row.scheduled_job_id, ())))
         for row in rows
     ]
 

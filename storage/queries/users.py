@@ -1,7 +1,7 @@
 """Users: the people who sign in (section 13)."""
 
 import unicodedata
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +67,7 @@ class NewUser:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """What a list says of a user."""
+    """What a list says of a user. ``permissions``: the user's own, in upper case."""
 
     user_id: str
     username: str
@@ -75,6 +75,19 @@ class Person:
     name: str
     created_at: int
     locked: bool
+    permissions: frozenset[str]
+
+
+#: What :func:`person` takes.
+PERSON = (
+    users.c.user_id,
+    users.c.username,
+    users.c.email_address,
+    users.c.name,
+    users.c.created_at,
+    users.c.locked,
+    users.c.permissions,
+)
 
 
 def name_key(name: str) -> str:
@@ -152,22 +165,21 @@ def people_of_team(
     connection: Connection, team_id: int, skip: int = 0, limit: int | None = None
 ) -> list[Person]:
     """The team's users in the order they were created."""
-    columns = (
-        users.c.user_id,
-        users.c.username,
-        users.c.email_address,
-        users.c.name,
-        users.c.created_at,
-        users.c.locked,
-    )
     rows = connection.execute(
-        select(*columns)
+        select(*PERSON)
         .where(users.c.team_id == team_id, users.c.deleted_at.is_(None))
         .order_by(users.c.created_at, users.c.user_id)
         .offset(skip)
         .limit(limit)
     )
-    return [Person(*row) for row in rows]
+    return [person(row) for row in rows]
+
+
+def person(row: Sequence[Any]) -> Person:
+    """A row of the columns :data:`PERSON`."""
+    user_id, username, email_address, name, created_at, locked, permissions = row
+    held = frozenset(permissions.split())
+    return Person(user_id, username, email_address, name, created_at, locked, held)
 
 
 def present_user_ids(connection: Connection, team_id: int, user_ids: Collection[str]) -> set[str]:

@@ -71,6 +71,19 @@ class ListedWorkflow(NamedTuple):
     live_object_ids: bytes
 
 
+class WorkflowSummary(NamedTuple):
+    """A workflow without its versions. ``tags`` is a JSON array of strings."""
+
+    workflow_id: str
+    name: str
+    description: str
+    tags: bytes
+    active_version_id: str | None
+    archived: bool
+    created_at: int
+    updated_at: int
+
+
 class ChangedWorkflow(NamedTuple):
     """What the sequence of changes takes of a workflow."""
 
@@ -96,6 +109,7 @@ class StoredSteps(NamedTuple):
 _workflow = [workflows.c[name] for name in WorkflowRow._fields]
 _version = [workflow_versions.c[name] for name in VersionRow._fields]
 _listed = [workflows.c[name] for name in ListedWorkflow._fields]
+_summary = [workflows.c[name] for name in WorkflowSummary._fields]
 _changed = [workflows.c[name] for name in ChangedWorkflow._fields]
 _present = workflows.c.deleted_at.is_(None)
 
@@ -176,15 +190,38 @@ def listed(
     connection: Connection, team_id: int, archived: bool | None, skip: int, limit: int | None
 ) -> list[ListedWorkflow]:
     """The team's workflows, newest first; ``archived``: only those that are, or are not."""
-    query = select(*_listed).where(workflows.c.team_id == team_id, _present)
+    query = _page(select(*_listed), team_id, archived, skip, limit)
+    return [ListedWorkflow(*row) for row in connection.execute(query)]
+
+
+def summaries(
+    connection: Connection, team_id: int, archived: bool | None, skip: int, limit: int
+) -> list[WorkflowSummary]:
+    """The same workflows as :func:`listed` in the same order, without their documents, which may be large."""
+    query = _page(select(*_summary), team_id, archived, skip, limit)
+    return [WorkflowSummary(*row) for row in connection.execute(query)]
+
+
+def _page(
+    query: Select[Any], team_id: int, archived: bool | None, skip: int, limit: int | None
+) -> Select[Any]:
+    query = query.where(workflows.c.team_id == team_id, _present)
     if archived is not None:
         query = query.where(workflows.c.archived.is_(archived))
     query = query.order_by(workflows.c.created_at.desc(), workflows.c.workflow_id)
     if skip:
         query = query.offset(skip)
-    if limit is not None:
-        query = query.limit(limit)
-    return [ListedWorkflow(*row) for row in connection.execute(query)]
+    return query if limit is None else query.limit(limit)
+
+
+def tags_of(connection: Connection, team_id: int, workflow_ids: Sequence[str] | None) -> dict[str, bytes]:
+    """workflow id -> its tags, a JSON array, of these workflows or of all; deleted ones keep theirs."""
+    query = select(workflows.c.workflow_id, workflows.c.tags).where(workflows.c.team_id == team_id)
+    if workflow_ids is not None:
+        if not workflow_ids:
+            return {}
+        query = query.where(workflows.c.workflow_id.in_(padded(workflow_ids)))
+    return {row.workflow_id: bytes(row.tags) for row in connection.execute(query)}
 
 
 def add(connection: Connection, row: WorkflowRow) -> None:

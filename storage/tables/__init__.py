@@ -9,6 +9,7 @@ from storage.tables.accounts import authorization_codes, password_links
 from storage.tables.attachments import attachment_references, attachments
 from storage.tables.clients import client_secrets, clients
 from storage.tables.collections import collection_files, collections
+from storage.tables.completed_jobs import completed_jobs
 from storage.tables.events import events
 from storage.tables.feed import feed_entries, feeds
 from storage.tables.groups import group_members, groups
@@ -16,6 +17,7 @@ from storage.tables.jobs import jobs
 from storage.tables.metadata import metadata
 from storage.tables.pushes import pushes
 from storage.tables.quarantine import quarantine
+from storage.tables.query_keys import query_keys
 from storage.tables.report_templates import report_template_versions, report_templates
 from storage.tables.reports import reports
 from storage.tables.scheduled_jobs import (
@@ -42,6 +44,7 @@ __all__ = [
     "clients",
     "collection_files",
     "collections",
+    "completed_jobs",
     "deliveries",
     "delivery_attempts",
     "events",
@@ -54,6 +57,7 @@ __all__ = [
     "password_links",
     "pushes",
     "quarantine",
+    "query_keys",
     "refresh_tokens",
     "report_template_versions",
     "report_templates",

@@ -13,6 +13,8 @@ feeds = Table(
     # mistakes a revision it saw before the loss for one made after it.
     Column("incarnation", Text, nullable=False),
     Column("head", BigInteger, nullable=False),
+    # How many jobs were completed for the first time: the last number of `completed_jobs`.
+    Column("completions", BigInteger, nullable=False, server_default="0"),
 )
 
 #: Apart from `jobs`, because it is written last in every transaction and must be cheap to rewrite.

@@ -1,6 +1,6 @@
 """Jobs: one row per (team, clientJobId), holding the merged document and the edits it was merged from."""
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, LargeBinary, SmallInteger, Table, Text, text
+from sqlalchemy import BigInteger, Boolean, Column, Index, LargeBinary, SmallInteger, Table, Text, false, text
 
 from storage.tables.metadata import metadata
 from storage.tables.teams import TeamId
@@ -21,6 +21,10 @@ jobs = Table(
     Column("workflow_id", Text),
     # Completed, Abandoned or Aborted.
     Column("finished", Boolean, nullable=False),
+    # As it is shown, folded, and cut like whatever is searched by; NULL where the job says none.
+    Column("status", Text),
+    # Taken out of what is evaluated.
+    Column("excluded", Boolean, nullable=False, server_default=false()),
     Column("created_at", BigInteger, nullable=False),
     Column("modified_at", BigInteger, nullable=False),
     # A tombstone keeps its row and loses its bodies.
@@ -36,5 +40,6 @@ jobs = Table(
     Index(
         "ix_jobs_workflow", "team_id", "workflow_id", "job_id", sqlite_where=_listed, postgresql_where=_listed
     ),
+    Index("ix_jobs_status", "team_id", "status", "job_id", sqlite_where=_listed, postgresql_where=_listed),
     Index("ix_jobs_open", "team_id", "owner_id", "job_id", sqlite_where=_open, postgresql_where=_open),
 )

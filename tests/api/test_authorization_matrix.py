@@ -13,7 +13,7 @@ import pytest
 from litestar import Litestar, get
 from litestar.testing import TestClient
 
-from server.auth.authority import Authority
+from server.auth.authority import OR_KEY, Authority
 from server.auth.policies import ANY_TOKEN, PUBLIC
 from server.errors import handle
 from storage.database import Connection
@@ -111,6 +111,9 @@ def test_the_routes_open_to_everybody_are_these(routes: list[Route]) -> None:
         "GET /connect/authorize",
         "GET /files/v1/{token}",
         "GET /healthz",
+        "GET /query",
+        "GET /query/plain",
+        "GET /query/static/assets/{name}",
         "GET /readyz",
         "GET /schema",
         "GET /schema/openapi.json",
@@ -126,6 +129,12 @@ def test_the_routes_open_to_everybody_are_these(routes: list[Route]) -> None:
         "POST /connect/authorize",
         "POST /connect/token",
         "PUT /files/v1/{token}",
+    }
+
+
+def test_the_routes_that_take_a_query_key_are_these(routes: list[Route]) -> None:
+    assert {str(route) for route in routes if route.handler.opt.get(OR_KEY)} == {
+        f"{method} {path}/query/v2/graph" for method in ("GET", "POST") for path in ("", "/api")
     }
 
 

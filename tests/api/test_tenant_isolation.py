@@ -52,7 +52,11 @@ LISTS = {"GET /jobs/v1/workflow/{workflow_id}"}
 #: Routes that make something of the caller's own under an id that the caller chooses.
 CREATES = {"PUT /attachments/v1/{attachment_id}"}
 #: Routes whose parameter is a name that every team has.
-NAMES = {"GET /teamsettings/v1/{setting_key}"}
+NAMES = {
+    "GET /teamsettings/v1/{setting_key}",
+    "POST /query/v2/keys/{slot}/regenerate",
+    "DELETE /query/v2/keys/{slot}",
+}
 #: Routes whose work the owner's client is refused for another reason than the team.
 REFUSED = {
     "POST /sync/v1/quarantine/{quarantine_id}/apply": "malformed-json",
@@ -255,6 +259,7 @@ def state(team: Team, ids: Ids) -> list[str]:
         f"/trigger/v2/{ids.trigger_id}/deliveries",
         "/reporttemplates/v1/default",
         f"/reporttemplates/v1/{ids.report_template_id}/versions",
+        "/query/v2/keys",
     ]
     upload = team.request("HEAD", f"/attachments/v1/tus/{ids.tus_id}", headers=TUS)
     # Without what changes by itself: addresses are signed anew, and a worker makes thumbnails.
@@ -411,6 +416,21 @@ def test_what_another_team_has_cannot_be_named_in_a_body(
     meta = {"ScheduledJobId": mine.scheduled_job_id, "ScheduledTaskId": mine.scheduled_task_id}
     intruder.synced(snapshot(status="Completed", metadata=meta, workflowId=mine.workflow_id))
     assert state(team, mine) == before
+
+
+def test_names_that_every_team_has_stand_for_the_callers_own(
+    app: RunningApp, team: Team, intruder: Team, mine: Ids
+) -> None:
+    before, own = state(team, mine), intruder.get("/query/v2/keys").json()
+    for method, path in (
+        ("POST", "/query/v2/keys/primary/regenerate"),
+        ("DELETE", "/query/v2/keys/secondary"),
+    ):
+        answer = app.call(ask, app.litestar, method, path, intruder.owner.headers)
+        assert answer.status in (200, 204), path
+    assert state(team, mine) == before
+    after = intruder.get("/query/v2/keys").json()
+    assert all(one["key"] != other["key"] for one, other in zip(after, own, strict=True))
 
 
 def test_two_teams_may_use_the_same_client_job_id(team: Team, intruder: Team) -> None:

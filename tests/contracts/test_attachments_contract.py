@@ -79,6 +79,8 @@ class Files:
             owner_id=owner_id,
             workflow_id=None,
             finished=False,
+            status=None,
+            excluded=False,
             created_at=1,
             modified_at=1,
             deleted_at=deleted_at,

@@ -205,6 +205,8 @@ def _job_row(team_id: int, job_id: str, client_job_id: str) -> jobs.JobWrite:
         owner_id="o",
         workflow_id="w",
         finished=False,
+        status=None,
+        excluded=False,
         created_at=1,
         modified_at=1,
         deleted_at=None,
@@ -367,20 +369,27 @@ def _head(connection: Connection, team_id: int) -> int:
 
 
 def test_each_job_stands_in_the_feed_once_at_its_latest_change(storage: Storage) -> None:
-    assert storage.write(feed.stamp, storage.a, ["x", "y", "z"]) == 3
-    assert storage.write(feed.stamp, storage.a, ["x"]) == 4
+    assert storage.write(feed.stamp, storage.a, ["x", "y", "z"]) == (3, 0)
+    assert storage.write(feed.stamp, storage.a, ["x"]) == (4, 0)
     assert storage.read(_sequence, storage.a) == [(2, "y"), (3, "z"), (4, "x")]
+
+
+def test_first_completions_are_counted_beside_the_changes(storage: Storage) -> None:
+    assert storage.write(feed.stamp, storage.a, ["x", "y", "z"], 2) == (3, 2)
+    assert storage.write(feed.stamp, storage.a, ["x"]) == (4, 2)
+    assert storage.write(feed.stamp, storage.a, ["y"], 1) == (5, 3)
+    assert storage.write(feed.stamp, storage.b, ["x"], 1) == (1, 1)
 
 
 def test_a_rollback_burns_no_number(storage: Storage) -> None:
     def work(connection: Connection) -> None:
-        feed.stamp(connection, storage.a, ["lost"])
+        feed.stamp(connection, storage.a, ["lost"], 1)
         raise LookupError("on purpose")
 
     storage.write(feed.stamp, storage.a, ["x"])
     with pytest.raises(LookupError):
         storage.write(work)
-    assert storage.write(feed.stamp, storage.a, ["y"]) == 2
+    assert storage.write(feed.stamp, storage.a, ["y"], 1) == (2, 1)
     assert storage.read(_sequence, storage.a) == [(1, "x"), (2, "y")]
 
 

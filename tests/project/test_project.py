@@ -84,7 +84,7 @@ def test_changes_are_logged() -> None:
 
 def test_every_code_of_a_refusal_is_documented() -> None:
     documented = "".join(
-        text_of(f"docs/{name}.md") for name in ("protocol", "resources", "reports", "triggers")
+        text_of(f"docs/{name}.md") for name in ("protocol", "resources", "reports", "triggers", "queries")
     )
     assert sorted(code for code in codes() if f"`{code}`" not in documented) == []
 
