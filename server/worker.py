@@ -7,10 +7,10 @@ prolonged, so that a task is given to another worker only if this one has vanish
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from random import SystemRandom
 
 from server.clock import now
 from storage.database import Contended, Unavailable
@@ -28,6 +28,8 @@ CONCURRENCY = 4
 #: Seconds for further attempts to end, unless a good part of what may run has already: they share a look.
 _GATHER_SECONDS = 0.005
 _SECOND = 1_000_000
+#: Not the module's own generator: whoever seeds that decides for everything in the process.
+_random = SystemRandom()
 #: Stopping: for what was cancelled; how often, and after what time, the last endings are written down again; and
 #: all that is beyond the time for what runs.
 _HAND_BACK_SECONDS = 5.0
@@ -54,7 +56,7 @@ def delay_after(attempts: int) -> float | None:
     if attempts >= MAX_ATTEMPTS:
         return None
     base = DELAYS[min(attempts, len(DELAYS)) - 1]
-    return base * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311  # spreads load, guards nothing
+    return base * _random.uniform(1 - JITTER, 1 + JITTER)
 
 
 @dataclass(eq=False)

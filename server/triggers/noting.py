@@ -4,8 +4,8 @@ While attempts were under way, people may have changed the trigger, enabled it o
 than those attempts: what fails under a trigger that has changed says nothing about the trigger as it is now.
 """
 
-import random
 from collections.abc import Sequence
+from random import SystemRandom
 from typing import NamedTuple
 
 from server.triggers import disabling
@@ -28,6 +28,8 @@ _SECOND = 1_000_000
 _DAY_US = 24 * 3600 * _SECOND
 _MAX_ERROR = 500
 _GONE = 410
+#: Not the module's own generator: whoever seeds that decides for everything in the process.
+_random = SystemRandom()
 
 
 class Outcome(NamedTuple):
@@ -164,4 +166,4 @@ def gap_after(failures: int) -> float | None:
     """Seconds until the next attempt after so many that failed; None if there is no other."""
     if failures > len(GAPS):
         return None
-    return GAPS[failures - 1] * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311  # spreads load, guards nothing
+    return GAPS[failures - 1] * _random.uniform(1 - JITTER, 1 + JITTER)

@@ -5,11 +5,11 @@ Of one kind and subject at most one task waits (``ix_tasks_waiting``), so whatev
 must look whether another does; then the task is superseded: done, as the other will do its work.
 """
 
-import random
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from itertools import groupby
 from operator import itemgetter
+from random import SystemRandom
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -41,6 +41,8 @@ from storage.tables import tasks
 MAX_ATTEMPTS = 12
 MAX_ERROR = 2_000
 SUPERSEDED = "superseded"
+#: Not the module's own generator: whoever seeds that decides for everything in the process.
+_random = SystemRandom()
 #: In ``Connection.info``: the transaction has written a task that is due. Whoever commits it tells the workers.
 ENQUEUED = "enqueued"
 #: How many due tasks of a kind are looked at beyond those that may be taken, so that more than one team is seen.
@@ -256,7 +258,7 @@ def _hidden(
     connection: Connection, kind: str, slots: int, seen: set[int], served: Mapping[int, int], now: int
 ) -> list[Candidate]:
     unseen = [row[0] for row in connection.execute(_teams, {"kind": kind}) if row[0] not in seen]
-    random.shuffle(unseen)
+    _random.shuffle(unseen)
     teams = sorted(unseen, key=lambda team_id: served.get(team_id, 0))[: min(_TEAMS, slots)]
     if not teams:
         return []

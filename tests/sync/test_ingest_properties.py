@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 
 from storage.database import Connection
 from storage.queries import jobs as job_queries
-from storage.tables import feed_entries, feeds, jobs, metadata, quarantine, snapshots
+from storage.tables import completed_jobs, feed_entries, feeds, jobs, metadata, quarantine, snapshots
 from sync.errors import Conflict, Forbidden, Gone, MalformedSnapshot, PreconditionFailed, SyncError
 from sync.etag import format_etag
 from sync.items import Applied, Caller, ChangeItem, PushItem, RefusedItem, Result
@@ -56,6 +56,16 @@ def rows(connection: Connection, team_id: int, but: tuple[str, ...] = ()) -> dic
         for table in metadata.sorted_tables
         if "team_id" in table.c and table.name not in but
     }
+
+
+def completed_now(connection: Connection, team_id: int) -> int:
+    """How many jobs queries find as completed."""
+    query = select(func.count()).select_from(completed_jobs)
+    return int(
+        connection.execute(
+            query.where(completed_jobs.c.team_id == team_id, completed_jobs.c.completed)
+        ).scalar_one()
+    )
 
 
 def kept_bodies(connection: Connection, team_id: int) -> int:
@@ -177,7 +187,10 @@ def test_9_a_batch_equals_the_same_pushes_one_by_one_but_for_seq(
         items = [item(caller, body, 2000) for body in bodies(said, incarnation, {"j1": 1, "j2": 1})]
         results = site.batch(*items) if at_once else [site.batch(each)[0] for each in items]
         outcomes.append([outcome(result) for result in results])
-        counts = {name: len(found) for name, found in site.read(rows, caller.team_id).items()}
+        # A job that is completed and taken up again in one transaction was completed for nobody: it gets no place.
+        found = site.read(rows, caller.team_id, ("completed_jobs",))
+        counts = {name: len(stored_rows) for name, stored_rows in found.items()}
+        counts["completed_jobs"] = site.read(completed_now, caller.team_id)
         stored.append(counts)
     assert outcomes[0] == outcomes[1]
     assert stored[0] == stored[1]
