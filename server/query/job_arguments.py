@@ -32,7 +32,6 @@ _TIMES = tuple(f"{time}{end}" for time in ("created", "updated", "modified") for
 _LISTS = (*_TEXTS, *_TAGS, "jobId", "status")
 #: What completed data is.
 _COMPLETED = frozenset({"completed", "abandoned"})
-_ANY = "any"
 #: By what jobs may be found that are not completed.
 _OF_OPEN = frozenset(
     {"workflowId", "userId", "jobId", "status", "limit", "order", "cursor", "includeExcluded"}

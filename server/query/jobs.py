@@ -44,8 +44,14 @@ class _Page(NamedTuple):
 
 
 class _Head(msgspec.Struct):
+    """What of a job's document is looked at before it is shaped."""
+
     workflowId: Any = None
     workflowVersionId: Any = None
+    workflowName: Any = None
+    userId: Any = None
+    username: Any = None
+    jobTitle: Any = None
 
 
 class _Heads(msgspec.Struct):
@@ -129,19 +135,6 @@ def _searched(values: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(completed_jobs.cut(value) for value in values))
 
 
-class _Long(msgspec.Struct):
-    workflowId: Any = None
-    workflowName: Any = None
-    userId: Any = None
-    username: Any = None
-    jobTitle: Any = None
-
-
-class _Longs(msgspec.Struct):
-    metadata: _Long
-
-
-_longs = msgspec.json.Decoder(_Longs)
 _MEMBERS = {
     "workflow_id": "workflowId",
     "workflow_title": "workflowName",
@@ -155,7 +148,7 @@ def _is_exact(view: bytes, search: Wanted) -> bool:
     """Whether a job is what was searched for: of long texts only the beginning was compared."""
     for column, values in search.texts.items():
         if any(len(value) >= completed_jobs.MAX_CHARACTERS or "\0" in value for value in values):
-            said = getattr(_longs.decode(view).metadata, _MEMBERS[column])
+            said = getattr(_heads.decode(view).metadata, _MEMBERS[column])
             if said not in values:
                 return False
     return True

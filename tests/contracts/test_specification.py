@@ -300,14 +300,6 @@ def complaints(operation: Operation, exchange: Exchange) -> list[str]:
     return [f"{exchange.address}: {line}" for line in mismatches(answer, operation.answer)]
 
 
-@pytest.mark.parametrize("section", [section for section in SECTIONS if section not in SERVED])
-def test_an_operation_that_is_not_served_yet_is_no_route(talk: Conversation, section: str) -> None:
-    # Who builds it turns the mark in the facts, and its answers are looked at from then on.
-    operation = specification().operations[section]
-    for address in operation.addresses:
-        problem(talk.send(operation, address, talk.known, None, talk.authorization), 404, "no-such-route")
-
-
 @pytest.mark.parametrize("section", SERVED)
 def test_an_operation_takes_the_policy_that_the_facts_name(
     talk: Conversation, strangers: dict[str, str], section: str

@@ -1,50 +1,23 @@
 """Asking the Query API."""
 
-from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
 
 from server.query.asking import Asking
-from server.query.deliveries import triggers
-from server.query.documents import QueryProblem, read
-from server.query.people import groups, users
-from server.query.plans import scheduled_jobs, workflows
-from server.query.records import collections
-from server.query.selecting import Field, select
+from server.query.routes import Question, answered
 from tests.support.app import Document, Team
-
-_ROOTS: Mapping[str, Callable[[Field, Asking], Awaitable[list[Document]]]] = {
-    "users": users,
-    "groups": groups,
-    "workflows": workflows,
-    "scheduledJobs": scheduled_jobs,
-    "collections": collections,
-    "triggers": triggers,
-}
 
 
 def ask(team: Team, text: str, **variables: Any) -> Document:
     """The whole answer to a query: ``data`` unless it was not executed, and ``errors`` if there are any."""
     parts = (team.app._part(name) for name in ("database", "blobs", "records"))
     asking = Asking(team.team_id, team.name, *parts)
-
-    async def answer() -> Document:
-        try:
-            fields = select(read(text), None, variables)
-        except QueryProblem as problem:
-            return {"errors": problem.errors}
-        data: Document = {}
-        errors: list[Document] = []
-        for field in fields:
-            try:
-                data[field.key] = await _ROOTS[field.name](field, asking)
-            except QueryProblem as problem:
-                data[field.key] = None
-                errors += problem.errors
-        return {"data": data} | ({"errors": errors} if errors else {})
-
-    decoded: Document = msgspec.json.decode(msgspec.json.encode(team.app.call(answer)))
+    answer = team.app.call(answered, Question(text, variables, None), asking)
+    told = {"errors": answer.errors} if answer.errors else {}
+    if answer.data is not None:
+        told = {"data": answer.data, **told}
+    decoded: Document = msgspec.json.decode(msgspec.json.encode(told))
     return decoded
 
 
