@@ -7,7 +7,7 @@ from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 import aiosmtplib
 
 from server.doctor.findings import RUN_AS_OWNER, Finding, Installation, failed, ok, skipped, warning
-from server.mail import Mail, Mailer, MailFailed
+from server.mail import Connection, Mail, Mailer, MailFailed
 from storage.ids import new_id
 
 _STEP_SECONDS = 5.0
@@ -64,7 +64,7 @@ async def _converse(url: SplitResult) -> str:
     """How far it went: the same steps as a mail takes (``server/mail.py``)."""
     smtps = url.scheme == "smtps"
     host = url.hostname or "localhost"
-    client = aiosmtplib.SMTP(
+    client = Connection(
         hostname=host,
         port=url.port or _PORTS[url.scheme],
         timeout=_STEP_SECONDS,

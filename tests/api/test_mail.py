@@ -2,9 +2,11 @@
 
 import asyncio
 import email
+import gc
 import logging
 import re
 import stat
+import sys
 from email.message import EmailMessage
 from email.policy import default
 from pathlib import Path
@@ -346,6 +348,23 @@ def test_a_server_that_goes_away_or_says_nothing_gets_the_mail_again(tmp_path: P
         server.on_data = ""
         send(mailer(tmp_path, f"smtp://127.0.0.1:{server.port}"))
     assert len(server.received) == 1
+
+
+@pytest.mark.parametrize("tls", ["starttls", "smtps"])
+def test_a_server_that_says_nothing_over_tls_keeps_no_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tls: str
+) -> None:
+    """A polite end of TLS waits for the goodbye of the other side, which never comes."""
+    left: list[object] = []
+    gc.collect()
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: left.append(what.exc_value))
+    with mail_server(tmp_path, starttls=tls == "starttls", smtps=tls == "smtps") as server:
+        monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))
+        server.on_data = "hang"
+        scheme = "smtps" if tls == "smtps" else "smtp"
+        failure(mailer(tmp_path, f"{scheme}://localhost:{server.port}", step_seconds=0.5))
+        gc.collect()
+    assert left == []
 
 
 def test_a_mail_as_a_whole_has_an_end(tmp_path: Path) -> None:
