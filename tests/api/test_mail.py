@@ -351,7 +351,7 @@ def test_a_server_that_goes_away_or_says_nothing_gets_the_mail_again(tmp_path: P
 
 
 @pytest.mark.parametrize("tls", ["starttls", "smtps"])
-def test_a_server_that_says_nothing_over_tls_keeps_no_connection(
+def test_a_server_that_stands_still_over_tls_keeps_no_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tls: str
 ) -> None:
     """A polite end of TLS waits for the goodbye of the other side, which never comes."""
@@ -360,7 +360,7 @@ def test_a_server_that_says_nothing_over_tls_keeps_no_connection(
     monkeypatch.setattr(sys, "unraisablehook", lambda what: left.append(what.exc_value))
     with mail_server(tmp_path, starttls=tls == "starttls", smtps=tls == "smtps") as server:
         monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))
-        server.on_data = "hang"
+        server.on_data = "freeze"
         scheme = "smtps" if tls == "smtps" else "smtp"
         failure(mailer(tmp_path, f"{scheme}://localhost:{server.port}", step_seconds=0.5))
         gc.collect()

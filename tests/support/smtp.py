@@ -6,6 +6,7 @@ import email
 import ipaddress
 import ssl
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -46,7 +47,8 @@ class MailServer:
     Attributes:
         on_recipient: what RCPT is answered instead of 250.
         refused: the same for single addresses.
-        on_data: what the mail is answered instead of 250; ``close`` hangs up, ``hang`` says nothing.
+        on_data: what the mail is answered instead of 250; ``close`` hangs up, ``hang`` says nothing,
+            ``freeze`` also reads nothing for two seconds.
         data_seconds: how long it looks at a mail before it answers.
     """
 
@@ -71,6 +73,8 @@ class MailServer:
         await asyncio.sleep(self.data_seconds)
         if self.on_data == "hang":
             await asyncio.sleep(60)
+        if self.on_data == "freeze":
+            time.sleep(2)
         if self.on_data == "close":
             assert server.transport is not None
             server.transport.close()
