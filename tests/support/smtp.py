@@ -74,7 +74,7 @@ class MailServer:
         if self.on_data == "hang":
             await asyncio.sleep(60)
         if self.on_data == "freeze":
-            time.sleep(2)
+            time.sleep(2)  # noqa: ASYNC251 - the whole server stands still
         if self.on_data == "close":
             assert server.transport is not None
             server.transport.close()
