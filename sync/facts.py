@@ -9,22 +9,31 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import chain
 from statistics import median
-from typing import Any, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 import msgspec
 
 Json = Mapping[str, Any]
+
+
+class Step(Protocol):
+    """One visit of a step as its document has it: a JSON object, or whatever has its members."""
+
+    def get(self, name: str, /) -> Any:
+        """A member; None if it has none."""
+
+
 #: title, tag, type
 StepName = tuple[str | None, str | None, str | None]
 #: What a version of a workflow calls its steps, by stepId.
 Names = Mapping[str, StepName]
 
 _FORM = "reportStep"
-_WRAPPERS = ("singleStep", _FORM)
+WRAPPERS = ("singleStep", _FORM)
 _NO_TIME = datetime.min.replace(tzinfo=UTC)
 _UNNAMED: StepName = (None, None, None)
 #: Where a job's document has its steps, and the phase that means.
-_LISTS = (("completedSteps", "completed"), ("cancelledSteps", "cancelled"))
+LISTS = (("completedSteps", "completed"), ("cancelledSteps", "cancelled"))
 #: What answers and notes of a step refer to as files.
 _FILES = ("valueResourceIds", "noteResourceFilenames")
 #: Answers inside answers that are spelled out; what lies deeper is left out of the text.
@@ -56,16 +65,20 @@ def _times(document: Json) -> tuple[datetime | None, datetime | None]:
     return moment(head.get("created")), moment(head.get("updated"))
 
 
-def _active_of_job(document: Json) -> int | None:
+def active_of_job(document: Json, steps: Iterable[Step]) -> int | None:
+    """Seconds from the job's begin to its last change, without the pauses of ``steps``: all of the job."""
     created, updated = _times(document)
-    steps = (visits(document.get(name)) for name, _ in _LISTS)
-    return active_seconds(created, updated, pauses(chain(*steps, _open(document)), updated))
+    return active_seconds(created, updated, pauses(steps, updated))
 
 
-def _median_of(document: Json, index: int) -> float | None:
-    steps = visits(document.get("completedSteps"))
+def median_place(steps: Iterable[Step], index: int) -> float | None:
+    """The median of latitudes (0) or longitudes (1); of a job those of its completed steps."""
     known = [place[index] for step in steps if (place := coordinates(step)) is not None]
     return median(known) if known else None
+
+
+def _all_steps(document: Json) -> Iterator[Json]:
+    return chain.from_iterable(visits(wrapped) for _, wrapped in _phases(document))
 
 
 def _pairs(document: Json) -> list[dict[str, Any]]:
@@ -86,12 +99,12 @@ JOB_FIELDS: dict[str, JobField] = {
     "created": _head("created"),
     "updated": _head("updated"),
     "totalDuration": lambda document: whole_seconds(*_times(document)),
-    "activeDuration": _active_of_job,
+    "activeDuration": lambda document: active_of_job(document, _all_steps(document)),
     "status": _head("status"),
     "userId": _head("userId"),
     "userName": _head("username"),
-    "geoLongAverage": lambda document: _median_of(document, 1),
-    "geoLatAverage": lambda document: _median_of(document, 0),
+    "geoLongAverage": lambda document: median_place(visits(document.get("completedSteps")), 1),
+    "geoLatAverage": lambda document: median_place(visits(document.get("completedSteps")), 0),
     "metadata": _pairs,
 }
 
@@ -101,13 +114,16 @@ class Visit(msgspec.Struct, gc=False):
 
     Attributes:
         phase: completed, cancelled or open.
+        started, parent: ``started`` and ``parentUniqueStepId`` of the step, by which it is arranged.
         inside: of a form the visits of its steps, in the order of time.
         iteration: the how-manieth visit of its form this is, or lies in.
     """
 
-    step: Json
+    step: Step
     phase: str
     is_form: bool
+    started: Any
+    parent: Any
     inside: "list[Visit]" = []
     iteration: int | None = None
 
@@ -139,9 +155,36 @@ def visited(document: Json) -> list[Visit]:
     A form's children count as its own whether the tablet sent them inside the form or beside it. Numbers keep the
     spelling they came with in ``value`` if the document was decoded with :func:`number`.
     """
+    return arranged(found_in(document))
+
+
+def found_in(document: Json) -> list[Visit]:
+    """The visits as they stand in the document, for :func:`arranged`."""
+    found: list[Visit] = []
+    for phase, wrapped in _phases(document):
+        for outer in wrapped if isinstance(wrapped, list) else ():
+            for kind in WRAPPERS if isinstance(outer, dict) else ():
+                step = outer.get(kind)
+                if isinstance(step, dict):
+                    nested = isinstance(step.get("steps"), list)
+                    visit = _visit(step, phase, nested or kind == _FORM)
+                    if nested:
+                        visit.inside = [_visit(child, phase, "steps" in child) for child in children(step)]
+                    found.append(visit)
+    return found
+
+
+def _visit(step: Json, phase: str, is_form: bool) -> Visit:
+    return Visit(step, phase, is_form, step.get("started"), step.get("parentUniqueStepId"))
+
+
+def arranged(found: list[Visit]) -> list[Visit]:
+    """The same of visits as they stand in a document, in its order; they are changed."""
+    tops = _in_time(_within_forms(found) if any(visit.parent for visit in found) else found)
     rounds: Counter[str] = Counter()
-    tops = _arranged(document)
     for visit in tops:
+        if len(visit.inside) > 1:
+            visit.inside = _in_time(visit.inside)
         if visit.is_form or visit.inside:
             key = text(visit.step.get("stepId")) or ""
             rounds[key] += 1
@@ -152,7 +195,7 @@ def visited(document: Json) -> list[Visit]:
     return tops
 
 
-def named(step: Json, known: Names) -> tuple[dict[str, Any], list[str]]:
+def named(step: Step, known: Names) -> tuple[dict[str, Any], list[str]]:
     """title, tag and type of a visit: as the tablet sent them, else as its workflow has them; and which of the
     three are the workflow's.
     """
@@ -168,7 +211,7 @@ def named(step: Json, known: Names) -> tuple[dict[str, Any], list[str]]:
     return said, filled
 
 
-def _sent(step: Json, position: int) -> Any:
+def _sent(step: Step, position: int) -> Any:
     """What the tablet sent of a :data:`StepName`."""
     if position == 1:
         return _object(step.get("metadata")).get("tags")
@@ -205,6 +248,8 @@ def spelled_out(value: Any, depth: int = _DEPTH) -> str:
     if isinstance(value, list):
         if not depth:
             return "…" if value else ""
+        if len(value) == 1:
+            return spelled_out(value[0], depth - 1)
         return ", ".join(filter(None, (spelled_out(item, depth - 1) for item in value)))
     if isinstance(value, dict):
         if not depth:
@@ -214,39 +259,18 @@ def spelled_out(value: Any, depth: int = _DEPTH) -> str:
     return (text(value) or "").strip()
 
 
-def _arranged(document: Json) -> list[Visit]:
-    """The visits that lie in no other, in the order of time."""
-    found: list[Visit] = []
-    has_parents = False
-    for phase, wrapped in _phases(document):
-        for outer in wrapped if isinstance(wrapped, list) else ():
-            for kind in _WRAPPERS if isinstance(outer, dict) else ():
-                step = outer.get(kind)
-                if isinstance(step, dict):
-                    nested = isinstance(step.get("steps"), list)
-                    visit = Visit(step, phase, nested or kind == _FORM)
-                    if nested:
-                        visit.inside = [Visit(child, phase, "steps" in child) for child in children(step)]
-                    has_parents = has_parents or bool(step.get("parentUniqueStepId"))
-                    found.append(visit)
-    tops = _within_forms(found) if has_parents else found
-    for top in tops:
-        if len(top.inside) > 1:
-            top.inside = _in_time(top.inside)
-    return _in_time(tops)
-
-
 def _within_forms(found: list[Visit]) -> list[Visit]:
     """Those that lie in no other, with the others inside them."""
     forms = _outermost(
-        {key: visit for visit in found if (key := text(visit.step.get("uniqueStepId"))) is not None}
+        {key: visit for visit in found if (key := text(visit.step.get("uniqueStepId"))) is not None},
+        {text(visit.parent) for visit in found if visit.parent},
     )
     tops: list[Visit] = []
     #: By form: what lies in it.
     known: dict[int, _Alike] = {}
     digests: dict[int, int] = {}
     for visit in found:
-        form = forms.get(text(visit.step.get("parentUniqueStepId")))
+        form = forms.get(text(visit.parent))
         if form is None:
             tops.append(visit)
             continue
@@ -264,15 +288,15 @@ def _within_forms(found: list[Visit]) -> list[Visit]:
 class _Alike:
     """Visits, among which equal ones are found. Only those with the same ids are looked at closely."""
 
-    def __init__(self, digests: dict[int, int], steps: Iterable[Json]) -> None:
+    def __init__(self, digests: dict[int, int], steps: Iterable[Step]) -> None:
         self._digests = digests
         #: By ids: the first visit with these, and where there are several all of them by their digests.
-        self._first: dict[tuple[str | None, str | None], Json] = {}
-        self._all: dict[tuple[str | None, str | None], dict[int, Json]] = {}
+        self._first: dict[tuple[str | None, str | None], Step] = {}
+        self._all: dict[tuple[str | None, str | None], dict[int, Step]] = {}
         for step in steps:
             self.holds(step)
 
-    def holds(self, step: Json) -> bool:
+    def holds(self, step: Step) -> bool:
         """Whether there is an equal one; if not, there is from now on."""
         ids = (text(step.get("uniqueStepId")), text(step.get("stepId")))
         if ids not in self._first:
@@ -289,19 +313,23 @@ class _Alike:
         return False
 
 
-def _outermost(by_key: Mapping[str, Visit]) -> dict[str | None, Visit | None]:
-    """For each visit, by its key, the outermost in which it was made: itself where it names no parent of this job.
+def _outermost(
+    by_key: Mapping[str | None, Visit], parents: Iterable[str | None]
+) -> dict[str | None, Visit | None]:
+    """For each of the parents, by its key, the outermost in which it was made: itself where it names no parent of this job.
     Forms that name each other as their parents are in none, and what is in them neither.
     """
     found: dict[str | None, Visit | None] = {}
-    for start in by_key:
+    for start in parents:
+        if start not in by_key:
+            continue
         # Whoever is passed on the way has the same end, so that nobody's way is gone twice.
-        passed: dict[str, None] = {}
+        passed: dict[str | None, None] = {}
         key, last = start, None
         while key not in found and key not in passed:
             passed[key] = None
             last = by_key[key]
-            parent = text(last.step.get("parentUniqueStepId"))
+            parent = text(last.parent)
             if parent is None or parent not in by_key:
                 break
             key = parent
@@ -324,6 +352,8 @@ def _digest(value: Any, known: dict[int, int]) -> int:
         return known[id(value)]
     if isinstance(value, list):
         return hash(tuple(_digest(item, known) for item in value))
+    if isinstance(value, msgspec.Struct):
+        return hash(tuple(_digest(item, known) for item in msgspec.structs.astuple(value)))
     return hash(value)
 
 
@@ -333,7 +363,7 @@ def _in_time(visits: list[Visit]) -> list[Visit]:
     keys: list[datetime] = []
     is_sorted = True
     for visit in visits:
-        at = moment(visit.step.get("started"))
+        at = moment(visit.started)
         if at is None:
             others = (moment(visit.step.get(name)) for name in ("completed", "cancelled", "updated"))
             at = next((other for other in others if other is not None), last)
@@ -346,13 +376,13 @@ def _in_time(visits: list[Visit]) -> list[Visit]:
 
 
 def _phases(document: Json) -> list[tuple[str, Any]]:
-    lists = [(phase, document.get(name)) for name, phase in _LISTS]
+    lists = [(phase, document.get(name)) for name, phase in LISTS]
     opened = _object(document.get("sync")).get("openSteps")
     return [*lists, ("open", opened), ("open", [_object(document.get("metadata")).get("currentStep")])]
 
 
 def _begun(visit: Visit) -> datetime | None:
-    return moment(visit.step.get("started"))
+    return moment(visit.started)
 
 
 def _ended(visit: Visit) -> datetime | None:
@@ -371,7 +401,8 @@ def _values(visit: Visit) -> list[Any]:
     values = step.get("values")
     if isinstance(values, list):
         return values
-    return [] if is_blank(step.get("value")) else [step["value"]]
+    value = step.get("value")
+    return [] if is_blank(value) else [value]
 
 
 def _place(visit: Visit, index: int) -> float | None:
@@ -433,7 +464,7 @@ STEP_FIELDS: dict[str, StepField] = {
 }
 
 
-def file_ids(step: Json) -> list[str]:
+def file_ids(step: Step) -> list[str]:
     """What the answer and the note of a visit refer to as files, in order, once each."""
     lists = (step.get(name) for name in _FILES)
     items = chain.from_iterable(items for items in lists if isinstance(items, list))
@@ -449,7 +480,7 @@ def visits(wrapped: Any) -> Iterator[Json]:
     for outer in wrapped if isinstance(wrapped, list) else ():
         if not isinstance(outer, dict):
             continue
-        for kind in _WRAPPERS:
+        for kind in WRAPPERS:
             step = outer.get(kind)
             if isinstance(step, dict):
                 yield step
@@ -460,7 +491,7 @@ def children(step: Json) -> Iterator[Json]:
     """The visits inside a form, whether they are wrapped or not."""
     nested = step.get("steps")
     for child in nested if isinstance(nested, list) else ():
-        if isinstance(child, dict) and any(kind in child for kind in _WRAPPERS):
+        if isinstance(child, dict) and any(kind in child for kind in WRAPPERS):
             yield from visits([child])
         elif isinstance(child, dict):
             yield child
@@ -478,7 +509,7 @@ def moment(text: Any) -> datetime | None:
     return at if at.tzinfo is not None else None
 
 
-def coordinates(step: Json) -> tuple[float, float] | None:
+def coordinates(step: Step) -> tuple[float, float] | None:
     """Latitude and longitude of a visit in degrees (WGS 84)."""
     place = _object(step.get("coordinates"))
     latitude, longitude = place.get("latitude"), place.get("longitude")
@@ -495,7 +526,7 @@ def whole_seconds(start: datetime | None, end: datetime | None) -> int | None:
     return max(int((end - start).total_seconds()), 0)
 
 
-def pauses(steps: Iterable[Json], end: datetime | None) -> list[tuple[datetime, datetime]]:
+def pauses(steps: Iterable[Step], end: datetime | None) -> list[tuple[datetime, datetime]]:
     """The pauses in these visits, in the order of time and without overlap. One that was not resumed lasts
     until the visit's end, or ``end``.
     """
@@ -532,11 +563,6 @@ def active_seconds(
     for begin, stop in paused:
         total -= max((min(stop, end) - max(begin, start)).total_seconds(), 0.0)
     return max(int(total), 0)
-
-
-def _open(document: Json) -> Iterator[Json]:
-    yield from visits(_object(document.get("sync")).get("openSteps"))
-    yield from visits([_object(document.get("metadata")).get("currentStep")])
 
 
 def _object(value: Any) -> Json:

@@ -1,6 +1,5 @@
 """What the arguments of ``jobs`` ask for (section 3.5.2)."""
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,6 +7,7 @@ from typing import Any, NamedTuple
 from server.query.documents import QueryProblem
 from server.query.selecting import Field
 from storage.queries.completed_jobs import Wanted
+from sync.cursor import mark_of, parse_cursor
 from sync.values import parse_time
 
 MAX_LIMIT = 100
@@ -36,8 +36,6 @@ _COMPLETED = frozenset({"completed", "abandoned"})
 _OF_OPEN = frozenset(
     {"workflowId", "userId", "jobId", "status", "limit", "order", "cursor", "includeExcluded"}
 )
-_MARK = 8
-_COMPLETED_CURSOR = re.compile(r"[0-9a-f]{24}")
 _OPEN_CURSOR = re.compile(r"j[0-9a-f]{24}")
 
 
@@ -111,26 +109,23 @@ def wanted(field: Field) -> JobsWanted:
     )
 
 
-def cursor_of(incarnation: str, seq: int) -> str:
-    """``completedJobCursor``: 24 hexadecimal digits, of which nobody need know what they say."""
-    return f"{_mark(incarnation)}{seq:016x}"
-
-
 def seq_of(field: Field, cursor: str, incarnation: str) -> int:
     """The number that a cursor stands for.
 
     Raises:
         QueryProblem: ``invalid-cursor``.
     """
-    if not _COMPLETED_CURSOR.fullmatch(cursor):
+    parsed = parse_cursor(cursor)
+    if parsed is None:
         raise QueryProblem.of("invalid-cursor", "cursor is no completedJobCursor of a job.", (field.key,))
-    if cursor[:_MARK] != _mark(incarnation):
+    mark, seq = parsed
+    if mark != mark_of(incarnation):
         raise QueryProblem.of(
             "invalid-cursor",
             "cursor is of before this server was restored from a backup: begin again without it.",
             (field.key,),
         )
-    return int(cursor[_MARK:], 16) & (2**63 - 1)
+    return seq
 
 
 def open_cursor_of(job_id: str) -> str:
@@ -151,10 +146,6 @@ def job_id_of(field: Field, cursor: str) -> str:
             (field.key,),
         )
     return cursor[1:]
-
-
-def _mark(incarnation: str) -> str:
-    return hashlib.blake2b(incarnation.encode(), digest_size=_MARK // 2).hexdigest()
 
 
 def _check_list(field: Field, name: str, values: Any) -> None:

@@ -1,16 +1,11 @@
-"""Jobs and their steps in the shape in which a query asks for them.
+"""Jobs and their steps in the shape in which a query asks for them."""
 
-Of a job's document only those members are decoded that the selected fields are made of: a hundred jobs have megabytes,
-and a query seldom asks for more than a few members of each step.
-"""
-
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
-from typing import Any, NamedTuple, TypedDict
-
-import msgspec
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from server.query.files import ATTACHMENT_FIELDS, REPORT_FIELDS, FileOfStep, attachment, report
+from server.query.opening import found_in, opener
 from server.query.searching import search_of
 from server.query.selecting import Field
 from storage.blobs import BlobStore
@@ -22,12 +17,14 @@ from sync.facts import (
     STEP_FIELDS,
     Json,
     Names,
+    Step,
     Visit,
+    active_of_job,
+    arranged,
     file_ids,
     job_field,
-    number,
+    median_place,
     text,
-    visited,
 )
 
 
@@ -50,11 +47,6 @@ class Around(NamedTuple):
     blobs: BlobStore
 
 
-#: What every step is arranged by.
-_ARRANGING = (
-    *("stepId", "uniqueStepId", "parentUniqueStepId", "formLoopIteration"),
-    *("started", "completed", "cancelled", "updated"),
-)
 #: Field -> members of a step that it is made of, where these are others than the one of its own name.
 _MEMBERS = {
     "stepTag": ("metadata",),
@@ -79,16 +71,18 @@ _OF_STEPS = {
 }
 #: Fields of a step that its workflow may say.
 _NAMED = frozenset({"stepTitle", "stepTag", "stepType"})
-_full = msgspec.json.Decoder(dict[str, Any], float_hook=number)
+#: Those of them that are the step's own member of the same name, if it says something.
+_OWN_FIRST = frozenset({"stepTitle", "stepType"})
 
-_Job = Callable[["_Opened"], Any]
-_Step = Callable[[Visit, "_Opened"], Any]
+_JobField = Callable[["_Job"], Any]
+_StepField = Callable[[Visit, "_Job"], Any]
 
 
 class JobShape:
     """What is selected of jobs.
 
     Attributes:
+        open: opens documents as far as they are looked at.
         needs_names, needs_tags, needs_files, needs_reports: what is shown beside the job.
     """
 
@@ -107,38 +101,26 @@ class JobShape:
         )
         self.needs_names = wants_titles or "step" in names or not selected.isdisjoint(_NAMED)
         self._fields = [(field.key, _job_field(field)) for field in fields]
-        self._decode = self._decoder(names, steps, selected)
+        self.open = opener(self._looked_at(names, steps, selected))
 
-    @property
-    def needs_workflow(self) -> bool:
-        return self.needs_tags or self.needs_names
+    def job(self, document: Json, around: Around) -> dict[str, Any]:
+        """A job, from its document as :attr:`open` opens it."""
+        job = _Job(document, around)
+        return {key: field(job) for key, field in self._fields}
 
-    def job(self, view: bytes, around: Around) -> dict[str, Any]:
-        """A job, from its document."""
-        opened = _Opened(self._opened(view), around)
-        return {key: field(opened) for key, field in self._fields}
-
-    def _opened(self, view: bytes) -> Json:
-        try:
-            return self._decode(view)
-        except msgspec.ValidationError:
-            # Some member is of another kind than members of its name are.
-            return _full.decode(view)
-
-    def _decoder(
+    def _looked_at(
         self, names: set[str], steps: Sequence[Field], selected: set[str]
-    ) -> Callable[[bytes], Json]:
+    ) -> frozenset[str] | None:
+        """Members of the steps."""
         members = {member for name in names & _OF_STEPS.keys() for member in _OF_STEPS[name]}
         for name in selected:
             members.update(_MEMBERS.get(name, (name,)))
-        if steps:
-            members.update(("stepTitle", "stepType", "metadata") if self._searches(steps) else ())
         if "attachments" in names:
-            members.update(("stepTitle", "stepType", "metadata", *_MEMBERS["attachments"]))
-        if selected & _NAMED:
+            members.update(_MEMBERS["attachments"])
+        if selected & _NAMED or self._searches(steps) or "attachments" in names:
             members.update(("stepTitle", "stepType", "metadata"))
         looks = bool(steps) or "attachments" in names or not names.isdisjoint(_OF_STEPS)
-        return _limited(frozenset(members) if looks else None)
+        return frozenset(members) if looks else None
 
     @staticmethod
     def _searches(steps: Iterable[Field]) -> bool:
@@ -152,51 +134,7 @@ def _with_substeps(fields: Iterable[Field]) -> Iterable[Field]:
             yield from _with_substeps(field.fields)
 
 
-@lru_cache(maxsize=256)
-def _limited(members: frozenset[str] | None) -> Callable[[bytes], Json]:
-    """A decoder of documents that reads these members of each step; None: no steps at all."""
-    if members is None:
-        return msgspec.json.Decoder(_HeadOnly, float_hook=number).decode
-    known: dict[str, Any] = dict.fromkeys((*_ARRANGING, *members), Any)
-    step: Any = _typed_dict("Step", known | {"steps": Any})
-    wrapper: Any = _typed_dict("Wrapper", {"singleStep": step | None, "reportStep": step | None})
-    wrappers: Any = list[wrapper] | None
-    head = _typed_dict("Head", dict.fromkeys(_HEAD, Any) | {"currentStep": wrapper | None})
-    sync = _typed_dict("Sync", {"openSteps": wrappers})
-    document = _typed_dict(
-        "Document",
-        {
-            **dict.fromkeys(("jobId", "team", "excluded"), Any),
-            "metadata": head,
-            "completedSteps": wrappers,
-            "cancelledSteps": wrappers,
-            "sync": sync,
-        },
-    )
-    decode: Callable[[bytes], Json] = msgspec.json.Decoder(document, float_hook=number).decode
-    return decode
-
-
-_HEAD = (
-    *("clientJobId", "workflowId", "workflowVersionId", "workflowName", "jobTitle", "metadata"),
-    *("created", "updated", "modified", "status", "userId", "username"),
-)
-
-
-def _typed_dict(name: str, members: Mapping[str, Any]) -> Any:
-    return TypedDict(name, dict(members), total=False)  # type: ignore[operator]  # made of what is selected
-
-
-_HeadOnly: Any = _typed_dict(
-    "HeadOnly",
-    {
-        **dict.fromkeys(("jobId", "team", "excluded"), Any),
-        "metadata": _typed_dict("OnlyHead", dict.fromkeys(_HEAD, Any)),
-    },
-)
-
-
-class _Opened:
+class _Job:
     """A job of which fields are made. Its steps are arranged once, and only if they are looked at."""
 
     __slots__ = ("_files", "_steps", "around", "document")
@@ -210,8 +148,14 @@ class _Opened:
     @property
     def steps(self) -> list[Visit]:
         if self._steps is None:
-            self._steps = visited(self.document)
+            self._steps = arranged(found_in(self.document))
         return self._steps
+
+    def every_step(self, *phases: str) -> Iterator[Step]:
+        """Of these phases, or all, as the document has them."""
+        for top in found_in(self.document):
+            if not phases or top.phase in phases:
+                yield from (visit.step for visit in (top, *top.inside))
 
     @property
     def files(self) -> dict[str, FileOfStep]:
@@ -230,7 +174,7 @@ class _Opened:
         return self._files
 
 
-def _job_field(field: Field) -> _Job:
+def _job_field(field: Field) -> _JobField:
     name = field.name
     if name in _COMPUTED:
         return _COMPUTED[name](field)
@@ -241,10 +185,10 @@ def _job_field(field: Field) -> _Job:
     raise LookupError(f"nothing makes the field {name} of jobs")
 
 
-def _metadata(field: Field) -> _Job:
+def _metadata(field: Field) -> _JobField:
     inner = [(each.key, each.name) for each in field.fields]
 
-    def pairs(job: _Opened) -> list[dict[str, Any]]:
+    def pairs(job: _Job) -> list[dict[str, Any]]:
         return [
             {key: "NameValue" if name == "__typename" else pair[name] for key, name in inner}
             for pair in job_field(job.document, "metadata")
@@ -253,33 +197,39 @@ def _metadata(field: Field) -> _Job:
     return pairs
 
 
-def _steps(field: Field) -> _Job:
+def _steps(field: Field) -> _JobField:
     shape = _step_shape(field.fields)
     return lambda job: [shape(visit, job) for visit in job.steps]
 
 
-def _step(field: Field) -> _Job:
+def _step(field: Field) -> _JobField:
     shape, search = _step_shape(field.fields), search_of(field)
 
-    def found(job: _Opened) -> dict[str, Any] | None:
+    def found(job: _Job) -> dict[str, Any] | None:
         visit = search(job.steps, job.around.names)
         return None if visit is None else shape(visit, job)
 
     return found
 
 
-def _step_shape(fields: Sequence[Field]) -> Callable[[Visit, _Opened], dict[str, Any]]:
+def _step_shape(fields: Sequence[Field]) -> Callable[[Visit, _Job], dict[str, Any]]:
     """What shapes a visit. Most fields are members of the step as they are: for those no function is called."""
     blank: dict[str, Any] = dict.fromkeys(field.key for field in fields)
-    own = [(field.key, field.name) for field in fields if field.name in OWN_TEXTS]
-    makers = [(field.key, _step_field(field)) for field in fields if field.name not in OWN_TEXTS]
+    own = [field for field in fields if field.name in OWN_TEXTS or field.name in _OWN_FIRST]
+    keys = [field.key for field in own]
+    # With others, which are not used, they always come as a tuple: one alone would not.
+    members = attrgetter(*(field.name for field in own), "stepId", "stepId")
+    if_none = [(field.key, _step_field(field)) for field in own if field.name in _OWN_FIRST]
+    makers = [(field.key, _step_field(field)) for field in fields if field not in own]
 
-    def shape(visit: Visit, job: _Opened) -> dict[str, Any]:
-        told, step = blank.copy(), visit.step
-        for key, name in own:
-            said = step.get(name)
+    def shape(visit: Visit, job: _Job) -> dict[str, Any]:
+        told = blank.copy()
+        for key, said in zip(keys, members(visit.step), strict=False):
             if said is not None:
-                told[key] = text(said)
+                told[key] = said if type(said) is str and said and not said.isspace() else text(said)
+        for key, make in if_none:
+            if told[key] is None:
+                told[key] = make(visit, job)
         for key, make in makers:
             told[key] = make(visit, job)
         return told
@@ -287,7 +237,7 @@ def _step_shape(fields: Sequence[Field]) -> Callable[[Visit, _Opened], dict[str,
     return shape
 
 
-def _step_field(field: Field) -> _Step:
+def _step_field(field: Field) -> _StepField:
     name = field.name
     if name == "__typename":
         return lambda visit, job: "Step"
@@ -305,21 +255,24 @@ def _step_field(field: Field) -> _Step:
     return lambda visit, job: make(visit, job.around.names)
 
 
-def _attachments(field: Field) -> _Job:
+def _attachments(field: Field) -> _JobField:
     show = attachment(field)
     return lambda job: [show(file, job.around.names, job.around.blobs) for file in job.files.values()]
 
 
-def _reports(field: Field) -> _Job:
+def _reports(field: Field) -> _JobField:
     show = report(field)
     return lambda job: [show(row, job.document, job.around.blobs) for row in job.around.reports]
 
 
-_COMPUTED: dict[str, Callable[[Field], _Job]] = {
+_COMPUTED: dict[str, Callable[[Field], _JobField]] = {
     "__typename": lambda field: lambda job: "Job",
     "completedJobCursor": lambda field: lambda job: job.around.cursor,
     "workflowTags": lambda field: lambda job: list(job.around.tags),
     "completed": lambda field: lambda job: job_field(job.document, "updated"),
+    "activeDuration": lambda field: lambda job: active_of_job(job.document, job.every_step()),
+    "geoLatAverage": lambda field: lambda job: median_place(job.every_step("completed"), 0),
+    "geoLongAverage": lambda field: lambda job: median_place(job.every_step("completed"), 1),
     "modified": lambda field: lambda job: (job.document.get("metadata") or {}).get("modified"),
     "excluded": lambda field: lambda job: job.document.get("excluded") is True,
     "steps": _steps,

@@ -10,7 +10,6 @@ import msgspec
 from server.jobs.names import names_of, naming_version
 from server.query.asking import Asking
 from server.query.job_arguments import JobsWanted, by_tags, job_id_of, open_cursor_of, seq_of, wanted
-from server.query.job_arguments import cursor_of as completed_cursor_of
 from server.query.job_fields import Around, JobShape
 from server.query.selecting import Field
 from storage.database import Connection
@@ -19,7 +18,8 @@ from storage.queries import jobs as job_queries
 from storage.queries.attachments import AttachmentRow
 from storage.queries.completed_jobs import Wanted
 from storage.queries.reports import ReportRow
-from sync.facts import Names
+from sync.cursor import format_cursor
+from sync.facts import Json, Names
 
 #: Statuses that mean every job.
 _ANY = "any"
@@ -34,20 +34,24 @@ class Row(NamedTuple):
 
 
 class _Page(NamedTuple):
-    """Jobs, with what else is shown of them. ``naming``: job id -> the version that names its steps."""
+    """Jobs, with what else is shown of them."""
 
     rows: list[Row]
-    tags: Mapping[str, list[str]]
-    naming: Mapping[str, str]
     files: Mapping[str, list[AttachmentRow]]
     reports: Mapping[str, list[ReportRow]]
 
 
+class _Workflows(NamedTuple):
+    """What workflows say of jobs. ``naming``: job id -> the version that names its steps."""
+
+    tags: Mapping[str, list[str]] = {}
+    naming: Mapping[str, str] = {}
+
+
 class _Head(msgspec.Struct):
-    """What of a job's document is looked at before it is shaped."""
+    """What of a job's document is compared with long texts."""
 
     workflowId: Any = None
-    workflowVersionId: Any = None
     workflowName: Any = None
     userId: Any = None
     username: Any = None
@@ -70,42 +74,52 @@ async def jobs(field: Field, asking: Asking) -> list[dict[str, Any]]:
     asked = wanted(field)
     shape = JobShape(field.fields)
     page = await asking.database.read(_load, asking.team_id, field, asked, shape)
-    names: dict[str, Names] = {}
-    for version_id in sorted(set(page.naming.values())):
-        names[version_id] = await names_of(asking.database, asking.team_id, version_id) or {}
-    # Shaping a hundred jobs takes some milliseconds: other requests go on meanwhile.
-    return await asyncio.to_thread(_shaped, page, names, shape, asking)
+    # Opening and shaping a hundred jobs takes some milliseconds: other requests go on meanwhile.
+    documents = await asyncio.to_thread(lambda: [shape.open(row.view) for row in page.rows])
+    said, names = _Workflows(), dict[str, Names]()
+    if shape.needs_tags or shape.needs_names:
+        heads = {row.job_id: document["metadata"] for row, document in zip(page.rows, documents, strict=True)}
+        said = await asking.database.read(_workflows, asking.team_id, heads, shape)
+        for version_id in sorted(set(said.naming.values())):
+            names[version_id] = await names_of(asking.database, asking.team_id, version_id) or {}
+
+    def shaped() -> list[dict[str, Any]]:
+        return [
+            shape.job(document, _around(row, page, said, names, asking))
+            for row, document in zip(page.rows, documents, strict=True)
+        ]
+
+    return await asyncio.to_thread(shaped)
 
 
-def _shaped(page: _Page, names: Mapping[str, Names], shape: JobShape, asking: Asking) -> list[dict[str, Any]]:
-    told = []
-    for row in page.rows:
-        around = Around(
-            cursor=row.cursor,
-            tags=page.tags.get(row.job_id, []),
-            names=names.get(page.naming.get(row.job_id, ""), {}),
-            files=page.files.get(row.job_id, []),
-            reports=page.reports.get(row.job_id, []),
-            blobs=asking.blobs,
-        )
-        told.append(shape.job(row.view, around))
-    return told
+def _around(row: Row, page: _Page, said: _Workflows, names: Mapping[str, Names], asking: Asking) -> Around:
+    return Around(
+        cursor=row.cursor,
+        tags=said.tags.get(row.job_id, []),
+        names=names.get(said.naming.get(row.job_id, ""), {}),
+        files=page.files.get(row.job_id, []),
+        reports=page.reports.get(row.job_id, []),
+        blobs=asking.blobs,
+    )
 
 
 def _load(connection: Connection, team_id: int, field: Field, asked: JobsWanted, shape: JobShape) -> _Page:
-    rows = (
-        _of_any_status(connection, team_id, field, asked)
-        if asked.is_open
-        else _of_completed(connection, team_id, field, asked)
-    )
-    heads = {row.job_id: _heads.decode(row.view).metadata for row in rows} if shape.needs_workflow else {}
+    find = _of_any_status if asked.is_open else _of_completed
+    rows = find(connection, team_id, field, asked)
     job_ids = [row.job_id for row in rows]
     return _Page(
         rows=rows,
-        tags=_tags(connection, team_id, heads) if shape.needs_tags else {},
-        naming=_naming(connection, team_id, heads) if shape.needs_names else {},
         files=attachments.of_jobs(connection, team_id, job_ids) if shape.needs_files and job_ids else {},
         reports=reports.of_jobs(connection, team_id, job_ids) if shape.needs_reports and job_ids else {},
+    )
+
+
+def _workflows(
+    connection: Connection, team_id: int, heads: Mapping[str, Json], shape: JobShape
+) -> _Workflows:
+    return _Workflows(
+        tags=_tags(connection, team_id, heads) if shape.needs_tags else {},
+        naming=_naming(connection, team_id, heads) if shape.needs_names else {},
     )
 
 
@@ -125,7 +139,7 @@ def _of_completed(connection: Connection, team_id: int, field: Field, asked: Job
         job_ids=None if search.job_ids is None else _searched(search.job_ids),
     )
     return [
-        Row(found.job_id, completed_cursor_of(incarnation, found.seq), found.view)
+        Row(found.job_id, format_cursor(incarnation, found.seq), found.view)
         for found in completed_jobs.page(connection, team_id, cut, asked.limit)
         if _is_exact(found.view, search)
     ]
@@ -185,17 +199,19 @@ def _id(value: Any) -> str | None:
     return value if isinstance(value, str) and value and "\0" not in value else None
 
 
-def _tags(connection: Connection, team_id: int, heads: Mapping[str, _Head]) -> dict[str, list[str]]:
-    ids = {job_id: workflow_id for job_id, head in heads.items() if (workflow_id := _id(head.workflowId))}
+def _tags(connection: Connection, team_id: int, heads: Mapping[str, Json]) -> dict[str, list[str]]:
+    ids = {
+        job_id: workflow_id for job_id, head in heads.items() if (workflow_id := _id(head.get("workflowId")))
+    }
     found = workflows.tags_of(connection, team_id, sorted(set(ids.values())))
     return {job_id: _decoded(found[key]) for job_id, key in ids.items() if key in found}
 
 
-def _naming(connection: Connection, team_id: int, heads: Mapping[str, _Head]) -> dict[str, str]:
+def _naming(connection: Connection, team_id: int, heads: Mapping[str, Json]) -> dict[str, str]:
     """By job the version that names its steps; jobs of one version are looked up once."""
     alike: defaultdict[tuple[str | None, str | None], list[str]] = defaultdict(list)
     for job_id, head in heads.items():
-        alike[_id(head.workflowId), _id(head.workflowVersionId)].append(job_id)
+        alike[_id(head.get("workflowId")), _id(head.get("workflowVersionId"))].append(job_id)
     found = {}
     for (workflow_id, version_id), job_ids in alike.items():
         meant = {"workflowId": workflow_id, "workflowVersionId": version_id}
