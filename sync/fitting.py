@@ -14,15 +14,16 @@ _LONGEST = 8_000
 _LISTS = ("metadata", "workflowTags")
 #: The order of section 3.5.3.1, with the clientJobId, which every other operation calls the job by.
 _ORDER = (
-    *("jobId", "clientJobId", "teamName", "workflowId", "workflowVersionId", "workflowTitle", "workflowTags"),
+    *("jobId", "clientJobId", "completedJobCursor", "teamName"),
+    *("workflowId", "workflowVersionId", "workflowTitle", "workflowTags"),
     *("jobTitle", "created", "updated", "totalDuration", "activeDuration", "status", "userId", "userName"),
     *("geoLongAverage", "geoLatAverage", "metadata"),
 )
 
 
 def fitted(facts: Mapping[str, Any], limit: int) -> dict[str, Any]:
-    """The facts of a job (``sync.facts.job_facts``, ``workflowTags``) as JSON of at most ``limit`` bytes, which must
-    be 4,000 or more.
+    """The facts of a job (``sync.facts.job_facts``, ``workflowTags``, ``completedJobCursor``) as JSON of at most
+    ``limit`` bytes, which must be 4,000 or more.
 
     The longest values are cut first; if all are short and there are still too many, the last entries of
     ``metadata`` and ``workflowTags`` are left out. ``truncated`` is true if anything was.

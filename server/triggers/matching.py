@@ -10,11 +10,12 @@ from server.clock import now
 from server.triggers import preparing
 from server.worker import Handler
 from storage.database import Connection, Database
-from storage.queries import deliveries, jobs, tasks, triggers, workflows
+from storage.queries import completed_jobs, deliveries, feed, jobs, tasks, triggers, workflows
 from storage.queries.deliveries import NewDelivery
 from storage.queries.triggers import TriggerRow
 from storage.queries.users import user_by_id
 from storage.queue import Task
+from sync.cursor import format_cursor
 from sync.facts import job_facts
 from sync.fitting import MAX_FACTS, fitted
 
@@ -65,11 +66,11 @@ def applies(
 
 
 def frozen(connection: Connection, team_id: int, document: Mapping[str, Any]) -> bytes:
-    """What deliveries tell of a job: its facts as they are in ``document``, as it is shown, and what the team
-    calls and tags the workflow now.
+    """What deliveries tell of a job: its facts as they are in ``document``, as it is shown, what the team calls and
+    tags the workflow now, and where a query goes on after the job.
     """
     facts = job_facts(document)
-    return _frozen(facts, _workflow(connection, team_id, facts))
+    return _frozen(connection, team_id, facts, _workflow(connection, team_id, facts))
 
 
 def add_for(
@@ -113,7 +114,7 @@ def _match(connection: Connection, team_id: int, event_id: str, event: Mapping[s
     # In the order of their ids, as everybody has the tasks of several triggers done.
     for trigger in live:
         if _fires(trigger, event["type"], facts.get("workflowId"), workflow.tags, object_ids):
-            payload = payload or _frozen(facts, workflow)
+            payload = payload or _frozen(connection, team_id, facts, workflow)
             names = (facts["jobId"], facts["clientJobId"], event["rev"])
             add_for(connection, team_id, trigger, event_id, event["type"], *names, payload, now)
 
@@ -162,12 +163,23 @@ def _object_ids(connection: Connection, team_id: int, facts: Mapping[str, Any]) 
     return {user_id, *(user.group_ids if user is not None else ())}
 
 
-def _frozen(facts: Mapping[str, Any], workflow: _Workflow) -> bytes:
+def _frozen(connection: Connection, team_id: int, facts: Mapping[str, Any], workflow: _Workflow) -> bytes:
     title = facts.get("workflowTitle")
-    named = workflow.name if title is None or title == "" else title
-    return msgspec.json.encode(
-        fitted({**facts, "workflowTitle": named, "workflowTags": workflow.tags}, MAX_FACTS)
-    )
+    beside = {
+        "workflowTitle": workflow.name if title is None or title == "" else title,
+        "workflowTags": workflow.tags,
+        "completedJobCursor": _cursor(connection, team_id, facts["jobId"]),
+    }
+    return msgspec.json.encode(fitted({**facts, **beside}, MAX_FACTS))
+
+
+def _cursor(connection: Connection, team_id: int, job_id: str) -> str | None:
+    """A job's ``completedJobCursor``; None if it was never completed, or is deleted.
+
+    The push that completes a job learns its number last, when what it tells is written: so it is looked up here.
+    """
+    seq = completed_jobs.known(connection, team_id, [job_id]).get(job_id)
+    return None if seq is None else format_cursor(feed.incarnation(connection, team_id), seq)
 
 
 def _meets(wanted: Collection[str], has: Collection[Any]) -> bool:

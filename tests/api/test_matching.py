@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -11,21 +11,13 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, select, update
 
 from server.triggers.matching import applies
-from storage.database import sqlite_url
 from storage.queries import triggers as trigger_queries
 from storage.queries.jobs import by_job_id
 from storage.queries.triggers import TriggerRow
 from storage.tables import tasks, triggers
-from tests.support.app import (
-    Document,
-    RunningApp,
-    Team,
-    edited,
-    finished_snapshot,
-    running_app,
-    snapshot,
-)
-from tests.support.postgres import Postgres
+from tests.support.app import Document, Team, edited, finished_snapshot, snapshot
+from tests.support.idle import idle_app
+from tests.support.querying import found
 from tests.support.triggers import (
     NOBODY,
     add_trigger,
@@ -39,16 +31,7 @@ from tests.support.triggers import (
 )
 from tests.support.workflows import made
 
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def app(
-    request: pytest.FixtureRequest, postgres: Postgres, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningApp]:
-    """The application without its own worker, which would do the tests' work."""
-    folder = tmp_path_factory.mktemp("matching")
-    url = postgres.new_database() if request.param == "postgresql" else sqlite_url(folder / "fieldsync.db")
-    with running_app(folder, url, worker="none") as app:
-        yield app
+app = idle_app
 
 
 # Which triggers fire
@@ -274,6 +257,35 @@ def _rev_of(connection: Connection, team: Team, job_id: str) -> int:
     row = by_job_id(connection, team.team_id, job_id)
     assert row is not None
     return row.rev
+
+
+def test_a_job_has_its_cursor_from_its_first_completion_on_and_none_before(team: Team) -> None:
+    trigger_id = add_trigger(
+        team, trigger_type="Http", options={"url": "https://a.example", "onUpdate": True}
+    )
+    team.synced(finished_snapshot())  # the team's first
+    document = snapshot(jobTitle="Pump 7")
+    team.synced(document)
+    for second, status in enumerate(("Paused", "Completed", "InProgress", "Abandoned"), start=1):
+        team.synced(edited(document, second, status=status))
+        work(team)
+    first, open_one, *others = [facts(row)["completedJobCursor"] for row in sent(team, trigger_id)]
+    assert open_one is None
+    assert len(others) == 3
+    assert {*others} == {
+        found(team, '{ jobs(jobTitle: "Pump 7") { completedJobCursor } }')[0]["completedJobCursor"]
+    }
+    assert first not in others
+
+
+def test_a_job_that_was_deleted_before_its_event_was_looked_at_has_no_cursor(team: Team) -> None:
+    trigger_id = add_trigger(team)
+    document = finished_snapshot()
+    team.synced(document)
+    assert team.delete(f"/jobs/v1/{document['metadata']['clientJobId']}").is_success
+    work(team)
+    (row,) = sent(team, trigger_id)
+    assert facts(row)["completedJobCursor"] is None
 
 
 def test_the_workflow_has_the_teams_name_where_the_tablet_sent_none(team: Team) -> None:

@@ -1,6 +1,5 @@
 """How a delivery gets its job's files and its report; and a mail, its mail server."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from server.clock import now
 from server.mail import Mailer
 from server.settings import Settings
 from server.triggers import delivering, matching
-from storage.database import sqlite_url
 from storage.ids import new_id
 from storage.queries import deliveries as delivery_queries
 from storage.queries import reports as report_queries
@@ -21,18 +19,10 @@ from storage.queries.reports import ReportRow
 from storage.queries.tasks import enqueue
 from storage.queue import Task
 from storage.tables import attachments, reports, triggers
-from tests.support.app import (
-    PUBLIC_URL,
-    Document,
-    RunningApp,
-    Team,
-    edited,
-    finished_snapshot,
-    running_app,
-)
+from tests.support.app import PUBLIC_URL, Document, Team, edited, finished_snapshot
 from tests.support.app import step as step_of
 from tests.support.attachments import put_file, store_of
-from tests.support.postgres import Postgres
+from tests.support.idle import idle_app
 from tests.support.process import free_port
 from tests.support.smtp import mail_server
 from tests.support.triggers import (
@@ -49,16 +39,7 @@ from tests.support.triggers import (
     write,
 )
 
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def app(
-    request: pytest.FixtureRequest, postgres: Postgres, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningApp]:
-    """The application without its own worker, which would do the tests' work."""
-    folder = tmp_path_factory.mktemp("matching")
-    url = postgres.new_database() if request.param == "postgresql" else sqlite_url(folder / "fieldsync.db")
-    with running_app(folder, url, worker="none") as app:
-        yield app
+app = idle_app
 
 
 @pytest.fixture

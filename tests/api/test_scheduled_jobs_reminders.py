@@ -2,7 +2,7 @@
 
 import email
 import email.policy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -12,7 +12,6 @@ from server.clock import now
 from server.mail import Mail, Mailer, MailFailed
 from server.scheduled_jobs.background import enqueue_reminders, handlers
 from server.worker import GiveUp, Handler
-from storage.database import sqlite_url
 from storage.queries import scheduled_jobs as queries
 from storage.queries.team_settings import set_settings
 from storage.queries.users import set_user_locked
@@ -20,11 +19,13 @@ from storage.queue import Task
 from storage.tables import scheduled_jobs, tasks
 from sync.values import format_time
 from tests.api.test_scheduled_jobs import SCHEDULE, scheduled
-from tests.support.app import Account, Document, RunningApp, Team, running_app
-from tests.support.postgres import Postgres
+from tests.support.app import Account, Document, RunningApp, Team
+from tests.support.idle import idle_app
 
 HOUR = 3600 * 1_000_000
 AHEAD = 24 * HOUR
+
+app = idle_app
 
 
 class Post:
@@ -42,17 +43,6 @@ class Post:
     @property
     def to(self) -> list[str]:
         return sorted(mail.to for mail, _ in self.mails)
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def app(
-    request: pytest.FixtureRequest, postgres: Postgres, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningApp]:
-    """The application without its own worker and clock, which would do the tests' work."""
-    folder = tmp_path_factory.mktemp("reminders")
-    url = postgres.new_database() if request.param == "postgresql" else sqlite_url(folder / "fieldsync.db")
-    with running_app(folder, url, worker="none") as app:
-        yield app
 
 
 @pytest.fixture(autouse=True)

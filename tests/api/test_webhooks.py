@@ -19,14 +19,15 @@ from server.clock import now
 from server.triggers import delivering, noting
 from server.triggers.keys import QueryKeys
 from server.triggers.noting import GAPS
-from storage.database import sqlite_url
 from storage.queries import deliveries as queries
 from storage.queries.secrets import shared_secret
+from storage.queries.triggers import note_wants
 from storage.tables import deliveries, tasks
 from tests.support import receiver as faulty
-from tests.support.app import RunningApp, Team, running_app
-from tests.support.postgres import Postgres
+from tests.support.app import Document, Team, finished_snapshot
+from tests.support.idle import idle_app
 from tests.support.receiver import SECRET, Behaviour, Receiver, answering
+from tests.support.triggers import work
 from tests.support.webhooks import Sending, put_deliveries
 
 SECOND = 1_000_000
@@ -35,16 +36,7 @@ DAY = 24 * HOUR
 #: Of attempts that are meant to time out.
 SHORT = 0.5
 
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def app(
-    request: pytest.FixtureRequest, postgres: Postgres, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningApp]:
-    """The application without its own worker and clock, which would do the tests' work."""
-    folder = tmp_path_factory.mktemp("webhooks")
-    url = postgres.new_database() if request.param == "postgresql" else sqlite_url(folder / "fieldsync.db")
-    with running_app(folder, url, worker="none") as app:
-        yield app
+app = idle_app
 
 
 @pytest.fixture
@@ -80,6 +72,54 @@ def test_a_webhook_is_a_signed_post_with_the_job_and_a_key(team: Team, receiver:
     assert row.finished_at is not None
     assert (attempt.number, attempt.status, attempt.error, attempt.answer) == (1, 200, None, b"ok")
     assert attempt.duration_us > 0
+
+
+def test_with_the_cursor_and_the_key_of_a_webhook_its_receiver_asks_for_what_was_completed_later(
+    team: Team, receiver: Receiver
+) -> None:
+    team.synced(finished_snapshot(jobTitle="before"))
+    sending = completing(team, receiver, finished_snapshot(jobTitle="told"))
+    team.synced(finished_snapshot(jobTitle="later"))
+    sending.run()
+    (job,) = json.loads(receiver.requests[0].body)["data"]["jobs"]
+    key, cursor = job["key"]["value"], job["completedJobCursor"]
+    (found,) = queried(team, key, '{ jobs(jobTitle: "told") { jobId completedJobCursor } }')
+    assert found == {"jobId": job["jobId"], "completedJobCursor": cursor}
+    following = "query ($cursor: String) { jobs(cursor: $cursor) { jobTitle } }"
+    assert queried(team, key, following, cursor=cursor) == [{"jobTitle": "later"}]
+
+
+def test_the_cursor_is_the_same_at_every_attempt_whatever_becomes_of_the_job(
+    team: Team, receiver: Receiver
+) -> None:
+    receiver.behaviours = [answering(500), faulty.ok]
+    document = finished_snapshot()
+    sending = completing(team, receiver, document)
+    sending.run()
+    assert team.delete(f"/jobs/v1/{document['metadata']['clientJobId']}").is_success
+    sending.again()
+    bodies = [json.loads(request.body) for request in receiver.requests]
+    first, second = [body["data"]["jobs"][0]["completedJobCursor"] for body in bodies]
+    assert bodies[0]["id"] == bodies[1]["id"]
+    assert first == second is not None
+
+
+def completing(team: Team, receiver: Receiver, document: Document) -> Sending:
+    """A trigger that is to tell that this job was completed."""
+    sending = Sending(team, receiver, 0)
+    sending.write(note_wants)
+    team.synced(document)
+    work(team)
+    return sending
+
+
+def queried(team: Team, key: str, query: str, **variables: Any) -> list[Document]:
+    """The jobs that somebody finds who has nothing but this key."""
+    body = {"query": query, "variables": variables}
+    response = team.app.http.post("/query/v2/graph", params={"key": key}, json=body)
+    assert response.status_code == 200, response.text
+    found: list[Document] = response.json()["data"]["jobs"]
+    return found
 
 
 def test_both_secrets_sign_while_one_is_changed_and_an_ended_one_does_not(

@@ -12,30 +12,20 @@ from server.clock import now
 from server.mail import Mail, MailFailed
 from server.triggers import delivering, disabling
 from server.worker import GiveUp, Worker
-from storage.database import sqlite_url
 from storage.queries import deliveries as queries
 from storage.queries.triggers import COMPLETED, change, note_wants, resume
 from storage.queries.users import set_user_locked
 from storage.queue import Task, TaskQueue
 from storage.tables import deliveries, teams
 from tests.support import receiver as faulty
-from tests.support.app import Account, RunningApp, Team, running_app
-from tests.support.postgres import Postgres
+from tests.support.app import Account, Team
+from tests.support.idle import idle_app
 from tests.support.receiver import Behaviour, Receiver, Wire, answering
 from tests.support.webhooks import Sending, make_due, put_deliveries
 
 DAY = 24 * 3600 * 1_000_000
 
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def app(
-    request: pytest.FixtureRequest, postgres: Postgres, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningApp]:
-    """The application without its own worker and clock, which would do the tests' work."""
-    folder = tmp_path_factory.mktemp("disabled")
-    url = postgres.new_database() if request.param == "postgresql" else sqlite_url(folder / "fieldsync.db")
-    with running_app(folder, url, worker="none") as app:
-        yield app
+app = idle_app
 
 
 @pytest.fixture

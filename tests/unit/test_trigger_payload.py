@@ -39,6 +39,7 @@ FACTS: dict[str, Any] = {
         }
     ),
     "workflowTags": ["pumps"],
+    "completedJobCursor": "5eed016600000000000000a7",
 }
 
 
@@ -79,10 +80,12 @@ def test_a_body_is_the_job_in_the_documents_shape_with_what_standard_webhooks_as
     assert body["timestamp"] == "2025-03-03T07:20:00.250Z"
     (job,) = body["data"]["jobs"]
     assert list(job) == [
-        *("jobId", "clientJobId", "teamName", "workflowId", "workflowVersionId", "workflowTitle"),
-        *("workflowTags", "jobTitle", "created", "updated", "totalDuration", "activeDuration", "status"),
-        *("userId", "userName", "geoLongAverage", "geoLatAverage", "metadata", "reports", "key"),
+        *("jobId", "clientJobId", "completedJobCursor", "teamName", "workflowId", "workflowVersionId"),
+        *("workflowTitle", "workflowTags", "jobTitle", "created", "updated", "totalDuration"),
+        *("activeDuration", "status", "userId", "userName", "geoLongAverage", "geoLatAverage", "metadata"),
+        *("reports", "key"),
     ]
+    assert job["completedJobCursor"] == "5eed016600000000000000a7"
     assert job["metadata"] == [{"name": "Site", "value": "Harbour"}, {"name": "Pressure", "value": 2.5}]
     assert job["workflowTags"] == ["pumps"]
     assert job["reports"] == [REPORT]
