@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from fixtures import analyst
 from fixtures.album import Album
 from fixtures.camera import samples
 from fixtures.dispatch import Dispatch
@@ -38,7 +39,7 @@ from fixtures.office import Office, Unexpected
 from fixtures.receiver import Receiver
 from fixtures.sheet import Section, Tile, contact_sheet
 from fixtures.verdict import judge
-from server.demo_output import Credentials, Day, print_access, print_result, shown
+from server.demo_output import Credentials, Day, print_access, print_query, print_result, shown
 from server.settings import PREFIX
 
 HOST = "127.0.0.1"
@@ -83,7 +84,7 @@ def run(data: Path, port: int, once: bool) -> int:
     try:
         with _terminable():
             return _run(console, data.absolute(), port, once)
-    except DemoError as error:
+    except (DemoError, Unexpected) as error:
         console.print(f"[bold red]The demo stopped:[/] {escape(str(error))}", soft_wrap=True)
         return 1
     except KeyboardInterrupt:
@@ -102,6 +103,7 @@ def _run(console: Console, data: Path, port: int, once: bool) -> int:
         with connections(base_url, token) as connect:
             day = work_a_day(console, connect, receiver, data)
         print_result(console, day, data / _SHEET, jobs_shown=None if once else _JOBS_SHOWN)
+        print_query(console, base_url, credentials, day.asked)
         status = 1 if day.verdict.failures else 0
         if once:
             console.print(
@@ -274,7 +276,7 @@ def connections(base_url: str, token: str) -> Iterator[Callable[[], Transport]]:
 def work_a_day(
     console: Console, connect: Callable[[], Transport], receiver: Receiver, data: Path, jobs: int = JOBS
 ) -> Day:
-    """Let the tablets work and send everything, wait for thumbnails and deliveries, and compare.
+    """Let the tablets work and send everything, wait for thumbnails and deliveries, compare, and ask what was done.
 
     Args:
         receiver: where webhooks are sent.
@@ -313,7 +315,7 @@ def work_a_day(
     _contact_sheet(album, fieldwork, served).save(data / _SHEET)
     dispatch.keep_a_report(data / "mail", data / _REPORT)
     verdict = judge(fieldwork, served, album, settled, office.look(served), untold)
-    return Day(fieldwork, served, album, office, dispatch, verdict)
+    return Day(fieldwork, served, album, office, dispatch, verdict, analyst.ask(connection))
 
 
 def _work(progress: Progress, fieldwork: Fieldwork) -> None:

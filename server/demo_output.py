@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fixtures.album import Album, content_path
+from fixtures.analyst import PATH, QUERY, Answered
 from fixtures.dispatch import Dispatch
 from fixtures.fieldwork import Fieldwork, Member, fingerprint
 from fixtures.jobs import Document
@@ -18,6 +19,8 @@ from fixtures.office import Office
 from fixtures.verdict import Verdict
 
 _FAILURES_SHOWN = 20
+_ANSWER_SHOWN = 12
+_TABLE_SHOWN = 3
 
 
 class Credentials(msgspec.Struct, rename="camel"):
@@ -39,6 +42,7 @@ class Day:
         album: their files.
         office: what it has planned.
         dispatch: what was delivered.
+        asked: a query for the jobs that were completed last.
     """
 
     fieldwork: Fieldwork
@@ -47,6 +51,7 @@ class Day:
     office: Office
     dispatch: Dispatch
     verdict: Verdict
+    asked: Answered
 
 
 def print_result(console: Console, day: Day, sheet: Path | None, jobs_shown: int | None) -> None:
@@ -86,6 +91,27 @@ def print_result(console: Console, day: Day, sheet: Path | None, jobs_shown: int
         console.print(f"  {line}", soft_wrap=True, markup=False)
     if (more := len(verdict.failures) - _FAILURES_SHOWN) > 0:
         console.print(f"  and {more} more; the server's log may say why")
+
+
+def print_query(console: Console, base_url: str, credentials: Credentials, asked: Answered) -> None:
+    """Print a query as a command, what it answers as JSON and as a table, and where people write others."""
+    answer = msgspec.json.format(asked.document, indent=2).decode().splitlines()
+    lines = [
+        f"curl -s -G {base_url}{PATH} -d key={asked.key} \\",
+        *f"  --data-urlencode 'query={QUERY}'".splitlines(),
+        "",
+        *answer[:_ANSWER_SHOWN],
+        *(["…"] if len(answer) > _ANSWER_SHOWN else []),
+        "",
+        "The same as a table, with -d csv=true at the end of the command:",
+        "",
+        *asked.table.splitlines()[:_TABLE_SHOWN],
+        "",
+        f"Others are written at {base_url}/query: sign in as {credentials.owner}, password {credentials.password}",
+    ]
+    console.print("\n[bold]A query[/] with a key of the team, and how the answer begins (indented here)\n")
+    for line in lines:
+        console.print(f"  {line}".rstrip(), soft_wrap=True, markup=False)
 
 
 def print_access(

@@ -1,10 +1,13 @@
 """The deployment guide and the files in deploy/: they agree with the code, with each other, and with themselves."""
 
+import fnmatch
+import posixpath
 import re
 import shutil
 import subprocess
+import tomllib
 from dataclasses import fields
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import click
@@ -13,6 +16,7 @@ import yaml
 
 from server.cli import cli
 from server.doctor import printing
+from server.query.page import BUILT
 from server.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,6 +54,54 @@ def check_command(arguments: list[str]) -> None:
     command = cli.commands[name]
     with click.Context(command) as context:
         command.parse_args(context, list(rest))
+
+
+def search(pattern: str, path: Path) -> str:
+    """What the group of the pattern is in a file."""
+    found = re.search(pattern, path.read_text(encoding="utf-8"), re.MULTILINE)
+    assert found is not None, f"{pattern} in {path.name}"
+    return found[1]
+
+
+Stage = list[tuple[str, str]]
+
+
+def stages() -> dict[str, Stage]:
+    """By name the instructions of the image's stages, each with its arguments; the last is called ``image``."""
+    text = re.sub(r"^\s*#.*\n", "", (DEPLOY / "Dockerfile").read_text(), flags=re.MULTILINE)
+    found: dict[str, Stage] = {}
+    for line in filter(None, text.replace("\\\n", " ").splitlines()):
+        name, _, arguments = line.partition(" ")
+        if name == "FROM":
+            stage = found.setdefault(arguments.partition(" AS ")[2] or "image", [])
+        stage.append((name, arguments))
+    return found
+
+
+def workdir(stage: Stage) -> str:
+    (folder,) = [arguments for name, arguments in stage if name == "WORKDIR"]
+    return folder
+
+
+def copies(stage: Stage) -> list[tuple[list[str], str]]:
+    """What is copied from this repository: (sources, target)."""
+    split = [arguments.split() for name, arguments in stage if name == "COPY"]
+    return [(words[:-1], words[-1]) for words in split if not words[0].startswith("--from")]
+
+
+def is_let_through(path: str) -> bool:
+    """Whether Docker is given a file; the last line that speaks of it, or of a folder above it, decides."""
+    patterns = [
+        line
+        for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
+        if line[:1] not in ("", "#")
+    ]
+    names = [path, *map(str, PurePosixPath(path).parents)][:-1]
+    result = True
+    for pattern in patterns:
+        if any(fnmatch.fnmatch(name, pattern.removeprefix("!")) for name in names):
+            result = pattern.startswith("!")
+    return result
 
 
 @pytest.mark.parametrize("path", [*FILES, GUIDE], ids=lambda path: path.name)
@@ -115,6 +167,56 @@ def test_the_image_holds_every_package_and_is_not_root() -> None:
     assert re.findall(r"^USER (.+)$", dockerfile, re.MULTILINE) == ["fieldsync"]
     assert "HEALTHCHECK" in dockerfile
     assert ".[dev]" not in dockerfile
+
+
+def test_what_the_image_copies_is_there_and_let_through() -> None:
+    for stage in stages().values():
+        for sources, _ in copies(stage):
+            for source in sources:
+                assert (ROOT / source).exists(), source
+                assert is_let_through(source), source
+    for unwanted in ("deploy/.env", "demo-data/fieldsync.db", ".git/config", "server/__pycache__/app.pyc"):
+        assert not is_let_through(unwanted), unwanted
+
+
+def test_the_image_has_the_designer_that_make_builds() -> None:
+    recipe = r"^\.designer:\n(?:\t.*\n)*?\t.*"
+    page = search(recipe + r"\[ -e (\S+)/index\.html \]", ROOT / "Makefile")
+    folder = search(recipe + r"\(cd (\w+) && npm ci ", ROOT / "Makefile")
+    script = search(recipe + r"&& npm run --silent (\w+)", ROOT / "Makefile")
+    out = search(r"new URL\(\"(.+?)\", import\.meta\.url\)", ROOT / folder / "vite.config.ts")
+    # The page's folder as its build, its server, the wheel, and whoever builds it say it.
+    assert (ROOT / folder / out).resolve() == ROOT / page == BUILT
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["tool"]["hatch"]["build"]["artifacts"] == [f"{page}/**"]
+
+    designer, build = stages()["designer"], stages()["build"]
+    home = workdir(designer)
+    assert [words for name, words in designer if name == "RUN"] == ["npm ci", f"npm run {script}"]
+    assert copies(designer)[-1] == ([folder], "./")
+    made = posixpath.normpath(posixpath.join(home, out))
+    assert made == posixpath.join(workdir(build), page)
+    copied, installed = build.index(("COPY", f"--from=designer {made} {page}")), len(build) - 1
+    assert build.index(("COPY", "server server")) < copied < installed
+    assert "pip install" in build[installed][1]
+    # What is built here, by another Node.js perhaps, stays out of it.
+    assert not is_let_through(f"{folder}/node_modules/vite/package.json")
+    assert not is_let_through(f"{page}/index.html")
+
+
+def test_all_that_the_designer_is_built_from_is_let_through() -> None:
+    sources = search(r"^DESIGNER := (.+)$", ROOT / "Makefile")
+    for pattern in re.findall(r"designer/[^\s)]+", sources):
+        found = [path.relative_to(ROOT).as_posix() for path in ROOT.glob(pattern)]
+        assert found, pattern
+        assert all(map(is_let_through, found)), pattern
+
+
+def test_the_images_node_is_one_that_builds_the_designer() -> None:
+    major = int(search(r"^FROM node:(\d+)\S* AS designer$", DEPLOY / "Dockerfile"))
+    check = search(r"process\.exit\((a > 22 .+) \? 0 : 1\)", ROOT / "Makefile")
+    # The newest of its line, which is at least the one that is asked for.
+    assert major > 22 or f"a == {major} " in check
 
 
 def test_every_service_of_ours_runs_a_command() -> None:

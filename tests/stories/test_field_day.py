@@ -2,9 +2,13 @@
 wanted to know was told."""
 
 import io
+import json
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
+import msgspec
 import pytest
 from PIL import Image
 from rich.console import Console
@@ -12,7 +16,7 @@ from rich.console import Console
 from fixtures.camera import samples
 from fixtures.receiver import Receiver
 from server.demo import connections, work_a_day
-from server.demo_output import print_result
+from server.demo_output import Credentials, print_query, print_result
 from tests.support.process import ServerProcess, init
 
 
@@ -58,9 +62,27 @@ def test_all_tablets_are_equal_every_file_has_its_thumbnails_and_completed_jobs_
     assert day.dispatch.report.read_bytes().startswith(b"%PDF-")
 
     print_result(console, day, sheet, jobs_shown=1)
+    print_query(console, server.url, msgspec.convert(created, Credentials), day.asked)
     text = printed.getvalue()
     assert f"{day.album.total} photos and videos of 4 jobs: all stored, all with three thumbnails." in text
     assert "planned 2 of the jobs" in text
     assert "every signature verified" in text
     assert "ALL EQUAL" in text
     assert "and 3 more jobs" in text
+
+    answered = json.loads(day.asked.document)["data"]["jobs"]
+    assert answered
+    assert {job["jobTitle"] for job in answered} <= {day.served[key]["metadata"]["jobTitle"] for key in over}
+    assert asked_again(text) == day.asked.document
+    for line in day.asked.table.splitlines()[:3]:
+        assert f"  {line}\n" in text
+    assert f"{server.url}/query: sign in as {created['owner']}, password {created['password']}\n" in text
+    assert httpx.get(f"{server.url}/query", trust_env=False).status_code == 200
+
+
+def asked_again(text: str) -> bytes:
+    """What the printed command answers, read as a shell reads it."""
+    command = text[text.index("curl ") :].split("\n\n")[0].replace("\\\n", " ")
+    program, silent, as_get, url, *data = shlex.split(command)
+    assert (program, silent, as_get, data[::2]) == ("curl", "-s", "-G", ["-d", "--data-urlencode"])
+    return httpx.get(url, params=dict(each.split("=", 1) for each in data[1::2]), trust_env=False).content
