@@ -85,6 +85,10 @@ bench-resources: $(VENV)/.installed-dev ## Lists of workflows and scheduled jobs
 bench-query: $(VENV)/.installed-dev ## First pages and all pages of a million completed jobs.
 	@$(BIN)/python -m benchmarks.bench_query $(ARGS)
 
+.PHONY: bench-refusals
+bench-refusals: $(VENV)/.installed-dev ## Queries that are meant to take long: how soon they are refused.
+	@$(BIN)/python -m benchmarks.bench_refusals $(ARGS)
+
 .PHONY: bench-webhooks
 bench-webhooks: $(VENV)/.installed-dev ## Webhooks per minute of one worker, with and without endpoints that hang.
 	@$(BIN)/python -m benchmarks.bench_webhooks $(ARGS)

@@ -10,11 +10,14 @@ const LONG = 8_000;
 export function ExportDialog({
   asked,
   format,
+  withKeys,
   onClose,
   onLeave,
 }: {
   asked: Asked;
   format: Format;
+  /** Whether the person may see the keys. */
+  withKeys: boolean;
   onClose: () => void;
   onLeave: (message: string) => void;
 }) {
@@ -26,6 +29,7 @@ export function ExportDialog({
 
   useEffect(() => {
     void serverAddress().then(setServer);
+    if (!withKeys) return;
     readKeys().then(
       (found) => {
         setKeys(found);
@@ -55,16 +59,18 @@ export function ExportDialog({
           chosen={method}
           onChoose={setMethod}
         />
-        <Choices
-          label="Key"
-          choices={[
-            { value: "primary", label: "Primary", disabled: held("primary") === null },
-            { value: "secondary", label: "Secondary", disabled: held("secondary") === null },
-            { value: "none", label: "None" },
-          ]}
-          chosen={slot}
-          onChoose={setSlot}
-        />
+        {withKeys && (
+          <Choices
+            label="Key"
+            choices={[
+              { value: "primary", label: "Primary", disabled: held("primary") === null },
+              { value: "secondary", label: "Secondary", disabled: held("secondary") === null },
+              { value: "none", label: "None" },
+            ]}
+            chosen={slot}
+            onChoose={setSlot}
+          />
+        )}
       </div>
       {problem !== null && <p className="soft">{problem} The export is made without a key.</p>}
       {server !== null && (

@@ -1,6 +1,7 @@
 import { DocExplorer, useDocExplorer, useDocExplorerActions } from "@graphiql/plugin-doc-explorer";
 import { QueryEditor, tryParseJSONC, useGraphiQL, useGraphiQLActions, VariableEditor } from "@graphiql/react";
 import { useEffect, useRef, useState } from "react";
+import { mayManageKeys } from "./api";
 import type { Outcome } from "./Designer";
 import type { Example } from "./examples";
 import { ExamplesDialog } from "./ExamplesDialog";
@@ -9,6 +10,7 @@ import type { Asked, Format } from "./exporting";
 import { KeysDialog } from "./KeysDialog";
 import { useLivePreview } from "./live";
 import { Result } from "./Result";
+import { SignedOut } from "./session";
 import { EDITOR_OPTIONS, Theme } from "./theme";
 
 type Editor = NonNullable<ReturnType<typeof useEditors>["queryEditor"]>;
@@ -38,11 +40,19 @@ export function Workbench({
   const { queryEditor, variableEditor, operationName } = useEditors();
   const { run, prettifyEditors } = useGraphiQLActions();
   const [open, setOpen] = useState<"examples" | "export" | "keys" | null>(null);
+  const [withKeys, setWithKeys] = useState(false);
   const [docs, setDocs] = useState(false);
   const [variables, setVariables] = useState(false);
   const [live, setLive] = useState(true);
   const problems = useLivePreview(live, outcome);
 
+  useEffect(() => {
+    mayManageKeys().then(setWithKeys, (error: unknown) => {
+      if (error instanceof SignedOut) onLeave(error.message);
+      // The dialog says what is wrong.
+      else setWithKeys(true);
+    });
+  }, []);
   useEffect(() => {
     queryEditor?.updateOptions({ ...EDITOR_OPTIONS, ariaLabel: "Query" });
   }, [queryEditor]);
@@ -84,7 +94,7 @@ export function Workbench({
         <div className="row" role="group" aria-label="Tools">
           <button onClick={() => setOpen("examples")}>Examples</button>
           <button onClick={() => setOpen("export")}>Export</button>
-          <button onClick={() => setOpen("keys")}>Keys</button>
+          {withKeys && <button onClick={() => setOpen("keys")}>Keys</button>}
           <button aria-expanded={docs} aria-controls="documentation" onClick={() => setDocs(!docs)}>
             Documentation
           </button>
@@ -131,7 +141,9 @@ export function Workbench({
         {docs && <Documentation onClose={() => setDocs(false)} />}
       </main>
       {open === "examples" && <ExamplesDialog onChoose={take} onClose={close} />}
-      {open === "export" && <ExportDialog asked={asked()} format={format} onClose={close} onLeave={onLeave} />}
+      {open === "export" && (
+        <ExportDialog asked={asked()} format={format} withKeys={withKeys} onClose={close} onLeave={onLeave} />
+      )}
       {open === "keys" && <KeysDialog onClose={close} onLeave={onLeave} />}
     </div>
   );

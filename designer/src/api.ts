@@ -42,6 +42,11 @@ export async function runQuery(asked: Asked, format: Format, signal?: AbortSigna
   return { kind: "json", value, text, messages: describe(value.errors ?? []) };
 }
 
+/** Whether the person may see the keys and change them; who may not is offered none. */
+export async function mayManageKeys(): Promise<boolean> {
+  return (await ask("/query/v2/keys")).status !== 403;
+}
+
 export async function readKeys(): Promise<Key[]> {
   return (await accepted(await ask("/query/v2/keys"))) as Key[];
 }

@@ -5,7 +5,7 @@ take time that grows with the square of the fields.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -18,10 +18,13 @@ from graphql import (
     GraphQLError,
     GraphQLSchema,
     InlineFragmentNode,
+    NoUndefinedVariablesRule,
+    NoUnusedVariablesRule,
     OperationDefinitionNode,
     OperationType,
     OverlappingFieldsCanBeMergedRule,
     SelectionSetNode,
+    VariablesInAllowedPositionRule,
     build_schema,
     parse,
     specified_rules,
@@ -39,12 +42,17 @@ MAX_DEPTH = 10
 MAX_ALIASES = 200
 #: How often one field of the root may be asked for.
 MAX_ROOTS = 20
-#: Fields in all, with fragments filled in as often as they are used.
+#: Fields and uses of fragments, of all operations together: what is in a fragment is counted at each use, as the
+#: validation looks at it.
 MAX_FIELDS = 2_000
 _MAX_ERRORS = 20
+#: These go through the whole query before anything else of it is looked at: last, and only if there are variables.
+_RULES_OF_VARIABLES = [NoUndefinedVariablesRule, NoUnusedVariablesRule, VariablesInAllowedPositionRule]
 #: That fields under one name are the same field is seen where they are merged (server/query/selecting.py), in one pass:
 #: this rule compares all of them with each other, half a second for three hundred fragments.
-_RULES = [rule for rule in specified_rules if rule is not OverlappingFieldsCanBeMergedRule]
+_RULES = [
+    rule for rule in specified_rules if rule not in (OverlappingFieldsCanBeMergedRule, *_RULES_OF_VARIABLES)
+]
 
 
 class QueryProblem(Exception):
@@ -116,11 +124,11 @@ def read(text: str) -> Document:
             fragments[definition.name.value] = definition
     if not operations:
         raise QueryProblem.of("query-invalid", "There is no query.")
-    for operation in operations.values():
-        _bound(operation, fragments)
-    errors = validate(SCHEMA, document, _RULES, max_errors=_MAX_ERRORS)
-    if errors:
-        raise QueryProblem("query-invalid", [_told(error) for error in errors])
+    _bound(operations.values(), fragments)
+    for rules in (_RULES, _RULES_OF_VARIABLES) if "$" in text else (_RULES,):
+        errors = validate(SCHEMA, document, rules, max_errors=_MAX_ERRORS)
+        if errors:
+            raise QueryProblem("query-invalid", [_told(error) for error in errors])
     return Document(operations, fragments)
 
 
@@ -153,27 +161,32 @@ class _Size(NamedTuple):
     depth: int = 0
 
 
-def _bound(operation: OperationDefinitionNode, fragments: Mapping[str, FragmentDefinitionNode]) -> None:
+def _bound(
+    operations: Iterable[OperationDefinitionNode], fragments: Mapping[str, FragmentDefinitionNode]
+) -> None:
     """Refuse what is too large.
 
     Raises:
         QueryProblem: ``query-too-complex`` or, of fragments that use each other in a circle, ``query-invalid``.
     """
     known: dict[str, _Size] = {}
-    size = _size_of(operation.selection_set, fragments, known, ())
-    roots = _roots(operation.selection_set, fragments) if size.fields <= MAX_FIELDS else Counter()
-    often, times = roots.most_common(1)[0] if roots else ("", 0)
-    complaint = None
-    if size.depth > MAX_DEPTH:
-        complaint = f"Fields may lie {MAX_DEPTH} deep in each other; here it is {size.depth}."
-    elif size.aliases > MAX_ALIASES:
-        complaint = f"A query may have {MAX_ALIASES} aliases; here are {size.aliases}."
-    elif times > MAX_ROOTS:
-        complaint = f"One query may ask for {often} {MAX_ROOTS} times; here it is {times} times."
-    elif size.fields > MAX_FIELDS:
-        complaint = f"A query may have {MAX_FIELDS:,} fields, those of fragments counted at each use."
-    if complaint is not None:
-        raise QueryProblem.of("query-too-complex", complaint)
+    fields = 0
+    for operation in operations:
+        size = _size_of(operation.selection_set, fragments, known, ())
+        fields += size.fields
+        roots = _roots(operation.selection_set, fragments) if fields <= MAX_FIELDS else Counter()
+        often, times = roots.most_common(1)[0] if roots else ("", 0)
+        complaint = None
+        if size.depth > MAX_DEPTH:
+            complaint = f"Fields may lie {MAX_DEPTH} deep in each other; here it is {size.depth}."
+        elif size.aliases > MAX_ALIASES:
+            complaint = f"A query may have {MAX_ALIASES} aliases; here are {size.aliases}."
+        elif times > MAX_ROOTS:
+            complaint = f"One query may ask for {often} {MAX_ROOTS} times; here it is {times} times."
+        elif fields > MAX_FIELDS:
+            complaint = f"A query may have {MAX_FIELDS:,} fields, those of fragments counted at each use."
+        if complaint is not None:
+            raise QueryProblem.of("query-too-complex", complaint)
 
 
 def _size_of(
@@ -195,7 +208,8 @@ def _size_of(
             one = _size_of(node.selection_set, fragments, known, within)
         else:
             assert isinstance(node, FragmentSpreadNode)
-            one = _size_of_fragment(node, fragments, known, within)
+            inner = _size_of_fragment(node, fragments, known, within)
+            one = inner._replace(fields=inner.fields + 1)
         fields, aliases, depth = fields + one.fields, aliases + one.aliases, max(depth, one.depth)
     return _Size(fields, aliases, depth)
 

@@ -4,6 +4,7 @@ import asyncio
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -232,19 +233,20 @@ def _turned(wanted: Wanted) -> Iterator[Wanted]:
 
 def looped(rows: Sequence[Job], wanted: Wanted) -> list[Job]:
     """What a loop over all jobs finds, in ascending order."""
-    texts = [(TEXTS.index(column) + 6, set(values)) for column, values in wanted.texts.items()]
-    since = [(TIMES.index(time) + 11, at) for time, at in wanted.since.items()]
-    before = [(TIMES.index(time) + 11, at) for time, at in wanted.before.items()]
-    job_ids = None if wanted.job_ids is None else set(wanted.job_ids)
-    return [
-        job
-        for job in rows
-        if (job.completed if wanted.excluded else job.listed)
-        and (job_ids is None or job.job_id in job_ids)
-        and all(job[place] in values for place, values in texts)
-        and all(job[place] is not None and job[place] >= at for place, at in since)
-        and all(job[place] is not None and job[place] < at for place, at in before)
-    ]
+    found = [job for job in rows if (job.completed if wanted.excluded else job.listed)]
+    if wanted.job_ids is not None:
+        ids = set(wanted.job_ids)
+        found = [job for job in found if job.job_id in ids]
+    for column, values in wanted.texts.items():
+        text, sought = attrgetter(column), set(values)
+        found = [job for job in found if text(job) in sought]
+    for time, since in wanted.since.items():
+        at = attrgetter(f"{time}_at")
+        found = [job for job in found if at(job) is not None and at(job) >= since]
+    for time, before in wanted.before.items():
+        at = attrgetter(f"{time}_at")
+        found = [job for job in found if at(job) is not None and at(job) < before]
+    return found
 
 
 def first_of(found: Sequence[Job], wanted: Wanted, limit: int = LIMIT) -> list[tuple[int, str, int, bytes]]:

@@ -79,11 +79,11 @@ class Watch:
         assert elsewhere == []
 
 
-def sign_in(page: Page, scene: Scene) -> None:
+def sign_in(page: Page, scene: Scene, username: str = OWNER, password: str | None = None) -> None:
     page.goto(f"{scene.server.url}/query")
     page.get_by_role("button", name="Sign in").click()
-    page.get_by_label("Username").fill(OWNER)
-    page.get_by_label("Password", exact=True).fill(scene.password)
+    page.get_by_label("Username").fill(username)
+    page.get_by_label("Password", exact=True).fill(password or scene.password)
     page.get_by_role("button", name="Sign in").click()
     page.get_by_role("heading", name="Result").wait_for()
 
@@ -247,6 +247,37 @@ def test_keys_are_shown_replaced_and_revoked(browser: Chromium, scene: Scene) ->
         with scene.server.connect(scene.token) as client:
             assert client.post("/query/v2/keys/primary/regenerate").is_success
     assert seen["old"] != seen["new"]
+
+
+def test_who_may_query_but_not_see_the_keys_is_offered_none(browser: Chromium, scene: Scene) -> None:
+    reader, password = "reader@alpha.example", "only looks, changes nothing"
+    with scene.server.connect(scene.token) as client:
+        body = {"username": reader, "emailAddress": reader, "name": "A reader"}
+        user_id = client.post("/api/team/user", json=body).json()["userId"]
+        address = f"/api/team/user/{user_id}"
+        assert client.put(f"{address}/permissions", json={"dataViewer": True}).is_success
+        given = client.post(f"{address}/resetpassword").json()["password"]
+        body = {"username": reader, "password": given, "newPassword": password}
+        assert client.post("/account/password", json=body).is_success
+
+    def work(page: Page) -> None:
+        watch = Watch(page)
+        with page.expect_response("**/query/v2/keys") as told:
+            sign_in(page, scene, reader, password)
+        assert told.value.status == 403
+        count(page, f"{scene.jobs} objects")
+        expect(page.get_by_role("button", name="Keys")).to_have_count(0)
+        asked = len([one for one in watch.addresses if one.endswith("/query/v2/keys")])
+        page.get_by_role("button", name="Export").click()
+        address = page.get_by_role("textbox", name="Address")
+        expect(address).to_have_value(re.compile("query="))
+        assert "key=" not in address.input_value()
+        expect(page.get_by_role("radio", name="HTTP POST")).to_have_count(1)
+        expect(page.get_by_role("radio", name="Primary")).to_have_count(0)
+        # Nothing is refused a second time.
+        assert len([one for one in watch.addresses if one.endswith("/query/v2/keys")]) == asked
+
+    browser.visit(work)
 
 
 def test_a_reload_keeps_the_sign_in_and_signing_out_ends_it(browser: Chromium, scene: Scene) -> None:

@@ -45,8 +45,17 @@ def test_a_syntax_error_says_where_it_is_and_repeats_nothing(text: str) -> None:
         # Each fragment twice the one before: 2^40 fields.
         "{ jobs { ...F0 } } fragment F40 on Job { jobId } "
         + " ".join(f"fragment F{n} on Job {{ ...F{n + 1} ...F{n + 1} }}" for n in range(40)),
+        # The uses count, also of what is not there.
+        "{ ...F0 } " + " ".join(f"fragment F{n} on Query {{ ...F{n + 1} ...F{n + 1} }}" for n in range(30)),
+        # Each operation goes through every fragment.
+        " ".join(f"query q{n} {{ jobs {{ ...F0 }} }}" for n in range(100))
+        + " ".join(f" fragment F{n} on Job {{ ...F{n + 1} }}" for n in range(99))
+        + " fragment F99 on Job { jobId }",
     ],
-    ids=["tokens", "fields", "brackets", "depth", "aliases", "roots", "comments", "fragments"],
+    ids=[
+        *("tokens", "fields", "brackets", "depth", "aliases", "roots", "comments", "fragments"),
+        *("uses of fragments", "operations"),
+    ],
 )
 def test_what_is_too_complex_is_refused(text: str) -> None:
     assert refused(text).code == "query-too-complex"
@@ -65,12 +74,25 @@ def test_what_is_too_complex_is_refused(text: str) -> None:
         "{ jobs }",
         '{ jobs(limit: "many") { jobId } }',
         "{ ...Nobody }",
-        # Spreads of what is not there count for nothing, so that they can be many.
-        "{ ...F0 } " + " ".join(f"fragment F{n} on Query {{ ...F{n + 1} ...F{n + 1} }}" for n in range(30)),
+        "query ($limit: Int) { jobs { jobId } }",
+        "{ jobs(limit: $limit) { jobId } }",
+        "query ($limit: String) { jobs(limit: $limit) { jobId } }",
     ],
 )
 def test_what_the_schema_does_not_know_is_refused(text: str) -> None:
     assert refused(text).code == "query-invalid"
+
+
+def test_a_field_that_is_almost_known_is_told_by_its_name() -> None:
+    (error,) = refused("{ jobs { jobTitel } }").errors
+    assert "Did you mean 'jobTitle'" in error["message"]
+    assert error["locations"] == [{"line": 1, "column": 10}]
+
+
+def test_of_very_much_that_is_wrong_some_is_told() -> None:
+    problem = refused("{ jobs { " + " ".join(f"jobId{n}" for n in range(1_900)) + " } }")
+    assert problem.code == "query-invalid"
+    assert len(problem.errors) == 21
 
 
 def test_introspection_may_be_deep() -> None:
