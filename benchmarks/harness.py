@@ -45,6 +45,14 @@ class Server:
             total += int(found[1]) if found else 0
         return round(total / 1024, 1)
 
+    def cpu_seconds(self) -> float:
+        """What the processes have taken of the processor since they began."""
+        total = 0
+        for pid in _descendants(self.process.pid):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            total += int(fields[11]) + int(fields[12])
+        return total / os.sysconf("SC_CLK_TCK")
+
     def peak_mb(self) -> float:
         """The largest resident size that any of the processes has had, MB."""
         peaks = [0]

@@ -24,7 +24,8 @@ from storage.database import Database
 
 AUDIENCE = "fieldsync"
 _ALGORITHM = "RS256"
-#: Option of routes that take a query key in place of a token, and see to it themselves (server/query/access.py).
+#: Option of routes that take a query key in place of a token: whoever gives one passes the guard, and the route looks
+#: at it (server/query/access.py).
 OR_KEY = "or_key"
 _REQUIRED = ["exp", "iat", "iss", "aud", "sub"]
 #: The claim with the number of the user's ended sign-ins. Clients' tokens, and older ones, have none.
@@ -130,7 +131,8 @@ class Authority:
         """The guard of every route: who is it, and may they?
 
         The route's ``policy`` is a name of :data:`~server.auth.policies.POLICIES`, ``ANY_TOKEN`` or
-        ``PUBLIC``. The caller becomes ``request.user``.
+        ``PUBLIC``. The caller becomes ``request.user``; one who gives a query key to a route with :data:`OR_KEY` has
+        no user.
 
         Raises:
             Problem: 401 without a good token, 403 without a scope or permission of the policy.
@@ -145,17 +147,25 @@ class Authority:
             if isinstance(connection, Request) and connection.method == "OPTIONS":
                 return
             raise RuntimeError(f"the route {handler.handler_name} has no policy")
-        if handler.opt.get(OR_KEY) and connection.query_params.get("key"):
+        or_key = bool(handler.opt.get(OR_KEY))
+        if or_key and connection.query_params.get("key"):
             return
-        scope["user"] = await self.admit(scope["headers"], policy)
+        scope["user"] = await self.admit(scope["headers"], policy, or_key)
 
-    async def admit(self, headers: Iterable[tuple[bytes, bytes]], policy: str) -> Principal:
+    async def admit(
+        self, headers: Iterable[tuple[bytes, bytes]], policy: str, or_key: bool = False
+    ) -> Principal:
         """The caller of a request with these headers, if ``policy`` (or any valid token) lets it in.
+
+        Args:
+            or_key: a query key would have done as well, and whoever sends neither is told so.
 
         Raises:
             Problem: as :meth:`authorize`.
         """
         token = _bearer_token(headers)
+        if token is None:
+            raise _missing(or_key)
         known = self._verified.get(token)
         if (
             known is not None
@@ -259,18 +269,21 @@ class Authority:
         )
 
 
-def _bearer_token(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+def _bearer_token(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
     """The token of the Authorization header (RFC 6750, section 2.1), the only place it is taken from."""
     for name, value in headers:
         if name == b"authorization":
-            if value[:7].lower() == b"bearer ":
-                return value[7:].strip()
-            break
+            return value[7:].strip() if value[:7].lower() == b"bearer " else None
+    return None
+
+
+def _missing(or_key: bool) -> Problem:
+    needs = "a query key as ?key=, or a header" if or_key else "a header"
     # No error code where no token was sent: RFC 6750, section 3.1.
-    raise Problem(
+    return Problem(
         401,
         "token-missing",
-        "This needs a header Authorization: Bearer with an access token of /connect/token.",
+        f"This needs {needs} Authorization: Bearer with an access token of /connect/token.",
         headers={"WWW-Authenticate": 'Bearer realm="fieldsync"'},
     )
 

@@ -56,14 +56,33 @@ class KeptNames:
 _kept = KeptNames()
 
 
+def naming_versions(
+    connection: Connection, team_id: int, heads: Mapping[str, Mapping[str, Any]]
+) -> dict[str, str]:
+    """The versions of workflows that name the steps of jobs; jobs that have none are left out.
+
+    Args:
+        heads: ``metadata`` of the jobs' documents, by whatever is to be the key of the answer.
+    """
+    meant = {key: pair for key, head in heads.items() if (pair := _meant(head)) is not None}
+    found = queries.naming_versions(connection, team_id, set(meant.values())) if meant else {}
+    return {key: found[pair] for key, pair in meant.items() if pair in found}
+
+
 def naming_version(connection: Connection, team_id: int, document: Mapping[str, Any]) -> str | None:
     """The version of a workflow that names the steps of a job, if there is one."""
-    head = document["metadata"]
-    workflow_id, version_id = head.get("workflowId"), head.get("workflowVersionId")
-    if not isinstance(workflow_id, str) or "\0" in workflow_id:
-        return None
-    wanted = version_id if isinstance(version_id, str) and version_id and "\0" not in version_id else None
-    return queries.naming_version(connection, team_id, workflow_id, wanted)
+    return naming_versions(connection, team_id, {"": document["metadata"]}).get("")
+
+
+def _meant(head: Mapping[str, Any]) -> tuple[str, str | None] | None:
+    """The workflow and the version that a job names."""
+    workflow_id = searchable(head.get("workflowId"))
+    return None if workflow_id is None else (workflow_id, searchable(head.get("workflowVersionId")))
+
+
+def searchable(value: Any) -> str | None:
+    """An id that a database can be asked for. PostgreSQL's text has no NUL."""
+    return value if isinstance(value, str) and value and "\0" not in value else None
 
 
 async def names_of(database: Database, team_id: int, version_id: str) -> Names | None:

@@ -5,14 +5,12 @@ from typing import Any, NamedTuple
 
 from litestar import Request
 
-from server.auth.authority import Authority
+from server.auth.principal import Principal
 from server.errors import Problem
 from server.query.sealing import hash_of, is_key
 from server.triggers.keys import QueryKeys
 from storage.database import Database
 from storage.queries import query_keys as queries
-
-_POLICY = "Query_Read"
 
 
 class Caller(NamedTuple):
@@ -23,14 +21,14 @@ class Caller(NamedTuple):
 
 
 async def caller(
-    request: Request[Any, Any, Any],
-    authority: Authority,
+    request: Request[Principal, Any, Any],
     database: Database,
     query_keys: QueryKeys,
     clock: Callable[[], int],
 ) -> Caller:
     """The caller of a query. A key in the address counts before a token; an empty one is none.
 
+    The guard has let pass whoever gives a key, and has looked at everybody else's token (``OR_KEY``).
     Nothing is remembered between requests: a key that was regenerated or revoked is refused at once, by every process.
 
     Args:
@@ -38,13 +36,12 @@ async def caller(
         clock: the time now, in microseconds.
 
     Raises:
-        Problem: 401 ``query-key-invalid``, ``query-key-expired`` or ``token-missing``, and what
-            :meth:`~server.auth.authority.Authority.admit` says of a token. None of them holds the key.
+        Problem: 401 ``query-key-invalid`` or ``query-key-expired``. Neither holds the key.
         storage.database.Unavailable: the database cannot be asked.
     """
     key = request.query_params.get("key")
     if not key:
-        return await _with_token(request, authority)
+        return Caller(request.user.team_id, request.user.team_name)
     if is_key(key):
         found = await database.read(queries.by_hash, hash_of(key))
     else:
@@ -71,20 +68,6 @@ async def _of_temporary(
         return None
     name = await database.read(queries.team_name, team_id)
     return (team_id, name) if name is not None else None
-
-
-async def _with_token(request: Request[Any, Any, Any], authority: Authority) -> Caller:
-    try:
-        user = await authority.admit(request.scope["headers"], _POLICY)
-    except Problem as refusal:
-        if refusal.code != "token-missing":
-            raise
-        raise _unauthorized(
-            "token-missing",
-            "This needs a query key as ?key=, or a header Authorization: Bearer with an access token of "
-            "/connect/token.",
-        ) from None
-    return Caller(user.team_id, user.team_name)
 
 
 def _unauthorized(code: str, detail: str) -> Problem:

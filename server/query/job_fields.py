@@ -117,7 +117,7 @@ class JobShape:
             members.update(_MEMBERS.get(name, (name,)))
         if "attachments" in names:
             members.update(_MEMBERS["attachments"])
-        if selected & _NAMED or self._searches(steps) or "attachments" in names:
+        if self._searches(steps) or "attachments" in names:
             members.update(("stepTitle", "stepType", "metadata"))
         looks = bool(steps) or "attachments" in names or not names.isdisjoint(_OF_STEPS)
         return frozenset(members) if looks else None

@@ -1,13 +1,12 @@
 """The root field ``jobs``: a page of jobs, and what stands around them, shaped as it was asked for."""
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
-from server.jobs.names import names_of, naming_version
+from server.jobs.names import names_of, naming_versions, searchable
 from server.query.asking import Asking
 from server.query.job_arguments import JobsWanted, by_tags, job_id_of, open_cursor_of, seq_of, wanted
 from server.query.job_fields import Around, JobShape
@@ -119,7 +118,7 @@ def _workflows(
 ) -> _Workflows:
     return _Workflows(
         tags=_tags(connection, team_id, heads) if shape.needs_tags else {},
-        naming=_naming(connection, team_id, heads) if shape.needs_names else {},
+        naming=naming_versions(connection, team_id, heads) if shape.needs_names else {},
     )
 
 
@@ -195,27 +194,11 @@ def _decoded(tags: bytes) -> list[str]:
     return decoded
 
 
-def _id(value: Any) -> str | None:
-    return value if isinstance(value, str) and value and "\0" not in value else None
-
-
 def _tags(connection: Connection, team_id: int, heads: Mapping[str, Json]) -> dict[str, list[str]]:
     ids = {
-        job_id: workflow_id for job_id, head in heads.items() if (workflow_id := _id(head.get("workflowId")))
+        job_id: workflow_id
+        for job_id, head in heads.items()
+        if (workflow_id := searchable(head.get("workflowId")))
     }
     found = workflows.tags_of(connection, team_id, sorted(set(ids.values())))
     return {job_id: _decoded(found[key]) for job_id, key in ids.items() if key in found}
-
-
-def _naming(connection: Connection, team_id: int, heads: Mapping[str, Json]) -> dict[str, str]:
-    """By job the version that names its steps; jobs of one version are looked up once."""
-    alike: defaultdict[tuple[str | None, str | None], list[str]] = defaultdict(list)
-    for job_id, head in heads.items():
-        alike[_id(head.get("workflowId")), _id(head.get("workflowVersionId"))].append(job_id)
-    found = {}
-    for (workflow_id, version_id), job_ids in alike.items():
-        meant = {"workflowId": workflow_id, "workflowVersionId": version_id}
-        naming = naming_version(connection, team_id, {"metadata": meant})
-        if naming is not None:
-            found.update(dict.fromkeys(job_ids, naming))
-    return found

@@ -1,7 +1,8 @@
 """The root fields ``users`` and ``groups``: from either to the other, and back again."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from server.query.asking import Asking
@@ -35,16 +36,44 @@ GROUP_FIELDS: Tellers[GroupRow] = {
 }
 
 
-class Circle(NamedTuple):
-    """Users and groups that a query reaches, and who is in what, as far as that is asked for.
+#: Rows of either kind.
+Row = Person | GroupRow
+#: Who is in what, as far as that is asked for: the field that leads on -> the id of a row -> whom it leads to.
+Circle = Mapping[str, dict[str, Sequence[Row]]]
+
+
+class Kind(NamedTuple):
+    """Users, or groups.
 
     Attributes:
-        groups_of: user id -> its groups.
-        users_of: group id -> its users.
+        others: the field with the groups of a user, or with the users of a group.
+        of_team: reads a page of a team's (skip, limit), in the order they were created.
+        read_others: reads those that are in ``others``, by id.
     """
 
-    groups_of: dict[str, Sequence[GroupRow]]
-    users_of: dict[str, Sequence[Person]]
+    id_of: Callable[[Any], str]
+    fields: Tellers[Any]
+    others: str
+    of_team: Callable[[Connection, int, int, int], Sequence[Row]]
+    read_others: Callable[[Connection, int, Sequence[str]], Mapping[str, Sequence[Row]]]
+
+
+USERS = Kind(
+    attrgetter("user_id"),
+    USER_FIELDS,
+    "userGroups",
+    user_queries.people_of_team,
+    group_queries.groups_of_users,
+)
+GROUPS = Kind(
+    attrgetter("group_id"),
+    GROUP_FIELDS,
+    "users",
+    group_queries.groups_of_team,
+    group_queries.users_of_groups,
+)
+#: Where a field leads.
+_LEADS_TO = {USERS.others: GROUPS, GROUPS.others: USERS}
 
 
 async def users(field: Field, asking: Asking) -> list[dict[str, Any]]:
@@ -53,71 +82,52 @@ async def users(field: Field, asking: Asking) -> list[dict[str, Any]]:
     Raises:
         QueryProblem: ``invalid-argument``, ``query-too-complex``.
     """
-    page = skip_and_limit(field, MAX_LIMIT, MAX_LIMIT)
-    found, circle = await asking.database.read(_load_users, asking.team_id, field.fields, *page)
-    # A thousand people take some milliseconds: other requests go on meanwhile.
-    return await asyncio.to_thread(PeopleShape(circle).users, field, found)
+    return await _page(USERS, field, asking)
 
 
 async def groups(field: Field, asking: Asking) -> list[dict[str, Any]]:
-    """Groups as ``field`` asks for them, in the order they were created.
+    """Groups, likewise."""
+    return await _page(GROUPS, field, asking)
 
-    Raises:
-        QueryProblem: ``invalid-argument``, ``query-too-complex``.
-    """
+
+async def _page(kind: Kind, field: Field, asking: Asking) -> list[dict[str, Any]]:
     page = skip_and_limit(field, MAX_LIMIT, MAX_LIMIT)
-    found, circle = await asking.database.read(_load_groups, asking.team_id, field.fields, *page)
-    return await asyncio.to_thread(PeopleShape(circle).groups, field, found)
+    found, circle = await asking.database.read(_load, asking.team_id, kind, field.fields, *page)
+    # A thousand people take some milliseconds: other requests go on meanwhile.
+    return await asyncio.to_thread(PeopleShape(circle).listed, kind, field, found)
 
 
-def _load_users(
-    connection: Connection, team_id: int, fields: Sequence[Field], skip: int, limit: int
-) -> tuple[list[Person], Circle]:
-    found = user_queries.people_of_team(connection, team_id, skip, limit)
-    return found, around_users(connection, team_id, found, fields)
+def _load(
+    connection: Connection, team_id: int, kind: Kind, fields: Sequence[Field], skip: int, limit: int
+) -> tuple[Sequence[Row], Circle]:
+    found = kind.of_team(connection, team_id, skip, limit)
+    return found, circle_around(connection, team_id, kind, found, fields)
 
 
-def _load_groups(
-    connection: Connection, team_id: int, fields: Sequence[Field], skip: int, limit: int
-) -> tuple[list[GroupRow], Circle]:
-    found = group_queries.groups_of_team(connection, team_id, skip, limit)
-    circle = Circle({}, {})
-    _reach(connection, team_id, circle, [group.group_id for group in found], False, _levels(fields))
-    return found, circle
-
-
-def around_users(
-    connection: Connection, team_id: int, people: Iterable[Person], fields: Sequence[Field]
+def circle_around(
+    connection: Connection, team_id: int, kind: Kind, rows: Iterable[Row], fields: Sequence[Field]
 ) -> Circle:
-    """Whom these users are in groups with, as far as ``fields`` of them ask. A statement for each level, at most."""
-    circle = Circle({}, {})
-    _reach(connection, team_id, circle, [user.user_id for user in people], True, _levels(fields))
+    """Who is in what around these users or groups, as far as ``fields`` of them ask: level by level, each once.
+
+    A statement for each level, at most.
+    """
+    circle: Circle = {name: {} for name in _LEADS_TO}
+    ids = [kind.id_of(row) for row in rows]
+    for _ in range(_levels(fields)):
+        known = circle[kind.others]
+        new = [key for key in ids if key not in known]
+        if new:
+            known.update(dict.fromkeys(new, ()))
+            known.update(kind.read_others(connection, team_id, new))
+        others = _LEADS_TO[kind.others]
+        ids = list({others.id_of(row): None for key in ids for row in known[key]})
+        kind = others
     return circle
 
 
 def _levels(fields: Sequence[Field]) -> int:
     """How deep objects lie in each other below these fields."""
     return max((1 + _levels(field.fields) for field in fields if field.fields), default=0)
-
-
-def _reach(
-    connection: Connection, team_id: int, circle: Circle, ids: Sequence[str], are_users: bool, levels: int
-) -> None:
-    """Read who is in what, level by level, each user and each group once."""
-    for _ in range(levels):
-        if are_users:
-            new = [key for key in ids if key not in circle.groups_of]
-            if new:
-                circle.groups_of.update(dict.fromkeys(new, ()))
-                circle.groups_of.update(group_queries.groups_of_users(connection, team_id, new))
-            ids = list({group.group_id: None for key in ids for group in circle.groups_of[key]})
-        else:
-            new = [key for key in ids if key not in circle.users_of]
-            if new:
-                circle.users_of.update(dict.fromkeys(new, ()))
-                circle.users_of.update(group_queries.users_of_groups(connection, team_id, new))
-            ids = list({user.user_id: None for key in ids for user in circle.users_of[key]})
-        are_users = not are_users
 
 
 class _Made(NamedTuple):
@@ -139,19 +149,13 @@ class PeopleShape:
         self._made: dict[tuple[int, str], _Made] = {}
         self._size = 0
 
-    def users(self, field: Field, people: Iterable[Person]) -> list[dict[str, Any]]:
-        """Users as ``field`` asks for them.
+    def listed(self, kind: Kind, field: Field, rows: Iterable[Row]) -> list[dict[str, Any]]:
+        """Users or groups as ``field`` asks for them.
 
         Raises:
             QueryProblem: ``query-too-complex``: all that was made of this circle is too much.
         """
-        return self._counted(field, [self._user(field, user) for user in people])
-
-    def groups(self, field: Field, found: Iterable[GroupRow]) -> list[dict[str, Any]]:
-        """Groups, likewise."""
-        return self._counted(field, [self._group(field, group) for group in found])
-
-    def _counted(self, field: Field, made: Sequence[_Made]) -> list[dict[str, Any]]:
+        made = [self._one(kind, field, row) for row in rows]
         self._size += sum(each.size for each in made)
         if self._size > MAX_COST:
             raise QueryProblem.of(
@@ -162,32 +166,18 @@ class PeopleShape:
             )
         return [each.shown for each in made]
 
-    def _user(self, field: Field, user: Person) -> _Made:
-        key = (id(field), user.user_id)
+    def _one(self, kind: Kind, field: Field, row: Row) -> _Made:
+        row_id = kind.id_of(row)
+        key = (id(field), row_id)
         if key not in self._made:
             size = 1
 
             def tell(inner: Field) -> Any:
                 nonlocal size
-                if inner.name != "userGroups":
-                    return USER_FIELDS[inner.name](user)
-                there = [self._group(inner, group) for group in self._circle.groups_of[user.user_id]]
-                size += sum(each.size for each in there)
-                return [each.shown for each in there]
-
-            self._made[key] = _Made(shaped(field.fields, tell), size)
-        return self._made[key]
-
-    def _group(self, field: Field, group: GroupRow) -> _Made:
-        key = (id(field), group.group_id)
-        if key not in self._made:
-            size = 1
-
-            def tell(inner: Field) -> Any:
-                nonlocal size
-                if inner.name != "users":
-                    return GROUP_FIELDS[inner.name](group)
-                there = [self._user(inner, user) for user in self._circle.users_of[group.group_id]]
+                if inner.name != kind.others:
+                    return kind.fields[inner.name](row)
+                others = _LEADS_TO[kind.others]
+                there = [self._one(others, inner, other) for other in self._circle[kind.others][row_id]]
                 size += sum(each.size for each in there)
                 return [each.shown for each in there]
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from server.query.asking import Asking
-from server.query.people import Circle, PeopleShape, around_users
+from server.query.people import USERS, Circle, PeopleShape, circle_around
 from server.query.selecting import Field
 from server.query.shaping import (
     Tellers,
@@ -124,7 +124,7 @@ def _load(connection: Connection, team_id: int, fields: Sequence[Field], wanted:
     return _Page(
         rows=rows,
         people=people,
-        circle=around_users(connection, team_id, users.values(), of_users),
+        circle=circle_around(connection, team_id, USERS, users.values(), of_users),
         tasks=queries.tasks_of(connection, team_id, ids) if "tasks" in names else {},
     )
 
@@ -135,7 +135,7 @@ def _shaped(fields: Sequence[Field], page: _Page) -> list[dict[str, Any]]:
     def scheduled_job(row: Row) -> dict[str, Any]:
         def tell(field: Field) -> Any:
             if field.name == "users":
-                return people.users(field, page.people.get(row.scheduled_job_id, ()))
+                return people.listed(USERS, field, page.people.get(row.scheduled_job_id, ()))
             if field.name == "tasks":
                 tasks = page.tasks.get(row.scheduled_job_id, ())
                 return [told(field.fields, TASK_FIELDS, task) for task in tasks]

@@ -10,7 +10,7 @@ from litestar import Request, Response, get, post
 from litestar.di import NamedDependency
 from litestar.response import Stream
 
-from server.auth.authority import OR_KEY, Authority
+from server.auth.authority import OR_KEY
 from server.clock import now
 from server.errors import Problem
 from server.query.access import caller
@@ -87,14 +87,13 @@ _variables = msgspec.json.Decoder(dict[str, Any] | None)
 )
 async def get_graph(
     request: Request[Any, Any, Any],
-    authority: NamedDependency[Authority],
     database: NamedDependency[Database],
     blobs: NamedDependency[BlobStore],
     records: NamedDependency[RecordFiles],
     query_keys: NamedDependency[QueryKeys],
 ) -> Response[bytes] | Stream:
     """Section 3.1.2.3."""
-    who = await caller(request, authority, database, query_keys, now)
+    who = await caller(request, database, query_keys, now)
     asking = Asking(who.team_id, who.team_name, database, blobs, records)
     given = request.query_params
     query = given.get("query")
@@ -114,14 +113,13 @@ async def get_graph(
 )
 async def post_graph(
     request: Request[Any, Any, Any],
-    authority: NamedDependency[Authority],
     database: NamedDependency[Database],
     blobs: NamedDependency[BlobStore],
     records: NamedDependency[RecordFiles],
     query_keys: NamedDependency[QueryKeys],
 ) -> Response[bytes] | Stream:
     """Section 3.1.2.3."""
-    who = await caller(request, authority, database, query_keys, now)
+    who = await caller(request, database, query_keys, now)
     asking = Asking(who.team_id, who.team_name, database, blobs, records)
     return await _respond(request, _question(await _limited_body(request)), asking)
 

@@ -67,13 +67,13 @@ def handlers(database: Database, blobs: BlobStore, printing: Sandbox) -> Mapping
         except BlobsUnavailable:
             raise Retry(_RETRY_SECONDS) from None
         except Exception as error:
-            reason = _reason(error, task.attempts)
-            if reason is not None:
-                await database.settle(queries.failed, task.team_id, row.report_id, reason, now())
-            if not isinstance(error, _FOR_GOOD) and (reason is None or task.attempts >= MAX_ATTEMPTS):
-                raise  # tried again, or for an administrator to see
+            if task.attempts < _attempts(error):
+                raise  # tried again
+            await database.settle(queries.failed, task.team_id, row.report_id, _reason(error), now())
             if isinstance(error, _NoPrinter):
                 log.error("report %s was given up after %d attempts: %s", row.report_id, task.attempts, error)
+            elif not isinstance(error, _FOR_GOOD):
+                raise  # for an administrator to see
 
     return {GENERATE: generate}
 
@@ -156,15 +156,20 @@ async def _keep(
         await blobs.delete([key])  # the job was deleted meanwhile, or another attempt was faster
 
 
-def _reason(error: Exception, attempts: int) -> str | None:
-    """Why there is no report, for people; None if it is tried again."""
+def _attempts(error: Exception) -> int:
+    """How many attempts there are at what fails like this."""
+    if isinstance(error, _FOR_GOOD):
+        return 1
+    return _PRINTER_ATTEMPTS if isinstance(error, _NoPrinter) else MAX_ATTEMPTS
+
+
+def _reason(error: Exception) -> str:
+    """Why there is no report, for people."""
     if isinstance(error, TemplateProblem):
         where = "header" if error.part == "headerContent" else "body"
         return f"The template's {where} fails in line {int(error.line)}: {error.detail}"
     if isinstance(error, Refused):
         return f"The report was given up. {error}"
-    if isinstance(error, _Failed):
+    if isinstance(error, _Failed | _NoPrinter):
         return str(error)
-    if isinstance(error, _NoPrinter):
-        return str(error) if attempts >= _PRINTER_ATTEMPTS else None
-    return "An error on our side; it was logged." if attempts >= MAX_ATTEMPTS else None
+    return "An error on our side; it was logged."

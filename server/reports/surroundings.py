@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from server.jobs.names import naming_version
+from server.jobs.names import naming_version, searchable
 from storage.database import Connection
 from storage.queries import attachments, team_settings, users, workflows
 from storage.queries.attachments import AttachmentRow
@@ -45,7 +45,7 @@ decode_head = msgspec.json.Decoder(Head, float_hook=number).decode
 def read_around(connection: Connection, team_id: int, job: JobView, head: Head) -> Around:
     """All of it, as it is now."""
     user_id, workflow_id, version_id = (
-        _searchable(head.metadata.get(name)) for name in ("userId", "workflowId", "workflowVersionId")
+        searchable(head.metadata.get(name)) for name in ("userId", "workflowId", "workflowVersionId")
     )
     files = attachments.of_job(connection, team_id, job.job_id, "", MOST_FILES + 1)
     return Around(
@@ -79,10 +79,6 @@ def seen(around: Around, head: Head) -> list[Any]:
         (row.attachment_id, row.state, row.sha256, row.file_name, row.content_type) for row in around.files
     ]
     return [shown(around, head.metadata, head.team), around.naming, files, around.has_more]
-
-
-def _searchable(value: Any) -> str | None:
-    return value if isinstance(value, str) and value and "\0" not in value else None
 
 
 def _user(user: UserRow | None, metadata: Mapping[str, Any]) -> dict[str, str | None]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import zstandard
-from sqlalchemy import Connection, Select, and_, bindparam, func, insert, select, update
+from sqlalchemy import Connection, FromClause, Select, bindparam, func, insert, select, update
 
 from storage.queries.statements import padded, upsert_insert
 from storage.queries.users import present_user_ids
@@ -350,7 +350,7 @@ def stored_steps(
         query = query.where(columns.number == wanted)
     else:
         # Not of this query itself: it would sort the steps of all versions.
-        query = query.where(columns.version_id == _preferred(team_id, workflow_id).scalar_subquery())
+        query = query.where(columns.version_id == _preferred(workflows).scalar_subquery())
     row = connection.execute(query).one_or_none()
     return StoredSteps(*row) if row else None
 
@@ -370,14 +370,25 @@ def step_lists(
     return decompressed(found.steps) if found is not None and found.steps else None
 
 
-def naming_version(
-    connection: Connection, team_id: int, workflow_id: str, version_id: str | None
-) -> str | None:
-    """The version whose steps name those of a job: this one if it was read, else the active one, else the newest.
+def naming_versions(
+    connection: Connection, team_id: int, wanted: Collection[tuple[str, str | None]]
+) -> dict[tuple[str, str | None], str]:
+    """For each (workflow id, version id) the version whose steps name those of a job: this one if it was read, else
+    the active one, else the newest.
 
-    Whether it or its workflow was deleted or not.
+    Whether it or its workflow was deleted or not. Where the workflow has no versions there is none.
     """
-    found: str | None = connection.execute(_preferred(team_id, workflow_id, version_id)).scalar_one_or_none()
+    read: dict[str, str] = {}
+    version_ids = list(dict.fromkeys(version_id for _, version_id in wanted if version_id is not None))
+    if version_ids:
+        rows = connection.execute(_read_versions, {"team": team_id, "ids": padded(version_ids)})
+        read = {row.version_id: row.workflow_id for row in rows}
+    found = {pair: pair[1] for pair in wanted if pair[1] is not None and read.get(pair[1]) == pair[0]}
+    left = list(dict.fromkeys(pair[0] for pair in wanted if pair not in found))
+    if left:
+        rows = connection.execute(_usual_versions, {"team": team_id, "ids": padded(left)})
+        usual = {row.workflow_id: row.version_id for row in rows if row.version_id is not None}
+        found |= {pair: usual[pair[0]] for pair in wanted if pair not in found and pair[0] in usual}
     return found
 
 
@@ -390,16 +401,12 @@ def step_names(connection: Connection, team_id: int, version_id: str) -> bytes |
     return found
 
 
-def _preferred(team_id: int, workflow_id: str, version_id: str | None = None) -> Select[str]:
-    """The id of the version that is meant: this one if it has names, else the active one, else the newest."""
+def _preferred(of: FromClause) -> Select[str]:
+    """The id of the version of this workflow that is meant where none is named: the active one, else the newest."""
+    # SQLite sorts by nothing of an outer query: so the workflow is joined once more.
     versions, owners = workflow_versions.alias(), workflows.alias()
     columns = versions.c
     is_active = func.coalesce(columns.version_id == owners.c.active_version_id, False)
-    # A deleted workflow has no other versions than deleted ones.
-    order = [is_active.desc(), columns.deleted_at.is_(None).desc(), columns.number.desc()]
-    if version_id is not None:
-        is_wanted = and_(columns.version_id == version_id, columns.step_names.is_not(None))
-        order.insert(0, is_wanted.desc())
     return (
         select(columns.version_id)
         .join_from(
@@ -407,10 +414,25 @@ def _preferred(team_id: int, workflow_id: str, version_id: str | None = None) ->
             owners,
             (owners.c.team_id == columns.team_id) & (owners.c.workflow_id == columns.workflow_id),
         )
-        .where(columns.team_id == team_id, columns.workflow_id == workflow_id)
-        .order_by(*order)
+        .where(columns.team_id == of.c.team_id, columns.workflow_id == of.c.workflow_id)
+        # A deleted workflow has no other versions than deleted ones.
+        .order_by(is_active.desc(), columns.deleted_at.is_(None).desc(), columns.number.desc())
         .limit(1)
+        .correlate(of)
     )
+
+
+# Made once: making a statement takes longer than these take.
+_read_versions = select(workflow_versions.c.version_id, workflow_versions.c.workflow_id).where(
+    workflow_versions.c.team_id == bindparam("team"),
+    workflow_versions.c.version_id.in_(bindparam("ids", expanding=True)),
+    workflow_versions.c.step_names.is_not(None),
+)
+_usual_versions = select(
+    workflows.c.workflow_id, _preferred(workflows).scalar_subquery().label("version_id")
+).where(
+    workflows.c.team_id == bindparam("team"), workflows.c.workflow_id.in_(bindparam("ids", expanding=True))
+)
 
 
 def decompressed(steps: bytes) -> bytes:

@@ -229,6 +229,37 @@ def test_no_route_works_without_a_token(
     assert codes(sqlite_app, guarded, headers) == {"token-missing"}
 
 
+def test_a_query_key_gets_past_the_guard_only_where_one_is_taken(
+    sqlite_app: RunningApp, guarded: list[Route]
+) -> None:
+    async def run() -> dict[str, set[str]]:
+        said: dict[str, set[str]] = {}
+        for route in guarded:
+            answer = await ask(sqlite_app.litestar, route.method, f"{path_of(route)}?key=QK1", body=b"{}")
+            said.setdefault(json.loads(answer.body)["code"], set()).add(str(route))
+        return said
+
+    taking = {str(route) for route in guarded if route.handler.opt.get(OR_KEY)}
+    others = {str(route) for route in guarded} - taking
+    assert sqlite_app.call(run) == {"query-key-invalid": taking, "token-missing": others}
+
+
+def test_whoever_comes_with_nothing_is_told_of_the_key_only_where_one_is_taken(
+    sqlite_app: RunningApp, guarded: list[Route]
+) -> None:
+    async def run() -> dict[str, str]:
+        answers = {
+            str(route): await ask(sqlite_app.litestar, route.method, path_of(route)) for route in guarded
+        }
+        return {route: json.loads(answer.body)["detail"] for route, answer in answers.items()}
+
+    details = sqlite_app.call(run)
+    assert all("Authorization: Bearer" in detail for detail in details.values())
+    assert {route for route, detail in details.items() if "?key=" in detail} == {
+        str(route) for route in guarded if route.handler.opt.get(OR_KEY)
+    }
+
+
 def test_no_route_takes_a_token_that_is_not_ours(
     sqlite_app: RunningApp, matrix_team: Team, guarded: list[Route]
 ) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 from litestar import Litestar, Request, get
 
+from server.auth.authority import OR_KEY
 from server.clock import now
 from server.errors import Problem, handle
 from server.query.access import caller
@@ -95,13 +96,17 @@ def door_of(app: RunningApp, database: Database | None = None) -> Door:
     keys = QueryKeys(app.write(shared_secret, "query keys", now()))
     times: list[int] = []
 
-    @get("/who")
+    @get("/who", opt={"policy": "Query_Read", OR_KEY: True})
     async def who(request: Request[Any, Any, Any]) -> list[Any]:
         clock: Callable[[], int] = times.pop if times else now
-        return list(await caller(request, app.authority, database or app.database, keys, clock))
+        return list(await caller(request, database or app.database, keys, clock))
 
     litestar = Litestar(
-        [who], exception_handlers={Exception: handle}, logging_config=None, openapi_config=None
+        [who],
+        guards=[app.authority.authorize],
+        exception_handlers={Exception: handle},
+        logging_config=None,
+        openapi_config=None,
     )
     return Door(app, keys, times, litestar)
 
@@ -500,7 +505,7 @@ def test_a_refusal_says_how_to_authenticate(team: Team, door: Door) -> None:
     async def refused() -> Problem:
         scope: Any = {"type": "http", "headers": [], "query_string": b"key=QK1", "state": {}}
         with pytest.raises(Problem) as problem:
-            await caller(Request(scope), door.app.authority, door.app.database, door.keys, now)
+            await caller(Request(scope), door.app.database, door.keys, now)
         return problem.value
 
     assert door.app.call(refused).headers == {"WWW-Authenticate": 'Bearer realm="fieldsync"'}

@@ -14,6 +14,8 @@ from storage.blobs import BlobStore, BlobsUnavailable, new_key
 from storage.database import Connection
 from storage.queries import reports as queries
 from storage.queries.reports import ReportRow
+from storage.queries.tasks import MAX_ATTEMPTS
+from storage.queue import Task
 from tests.support.app import Team, problem
 from tests.support.attachments import job_with, store_of
 from tests.support.reports import (
@@ -194,6 +196,53 @@ def test_a_printer_that_is_not_there_is_tried_three_times(
     row = ended(team)
     assert (row.state, row.failure) == ("failed", reason)
     assert len(attempts) == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts", "state", "is_raised"),
+    [
+        (TemplateProblem("bodyContent", "nothing", 3, 1), 1, "failed", False),
+        (Refused("It took longer than 20 seconds."), 1, "failed", False),
+        (Interrupted("ended"), 2, "pending", True),
+        (Interrupted("ended"), 3, "failed", False),
+        (ZeroDivisionError(), MAX_ATTEMPTS - 1, "pending", True),
+        (ZeroDivisionError(), MAX_ATTEMPTS, "failed", True),
+    ],
+)
+def test_the_last_attempt_fails_the_report_and_an_error_of_ours_leaves_a_dead_task(
+    sqlite_team: Team,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    attempts: int,
+    state: str,
+    is_raised: bool,
+) -> None:
+    class Failing:
+        async def run(self, *_: Any) -> Printed:
+            raise error
+
+    team = sqlite_team
+    printing: Any = Failing()
+    hold(team, monkeypatch)
+    monkeypatch.setattr(routes, "WAIT_SECONDS", 0.0)
+    generated(team, completed_job(team))
+    (row,) = rows_of(team)
+    generate = background.handlers(team.app.database, store_of(team), printing)[queries.GENERATE]
+
+    async def attempt() -> bool:
+        try:
+            await generate(Task(team.team_id, "t", queries.GENERATE, row.report_id, None, attempts, now()))
+        except Exception:
+            return True
+        return False
+
+    assert team.app.call(attempt) == is_raised
+    assert rows_of(team)[0].state == state
+    # Of a printer that is not there nobody hears otherwise: there is no dead task.
+    assert ("given up after 3 attempts" in caplog.text) == (
+        state == "failed" and isinstance(error, Interrupted)
+    )
 
 
 def print_oddly(*_: object) -> Printed:
