@@ -85,6 +85,10 @@ bench-resources: $(VENV)/.installed-dev ## Lists of workflows and scheduled jobs
 bench-query: $(VENV)/.installed-dev ## First pages and all pages of a million completed jobs.
 	@$(BIN)/python -m benchmarks.bench_query $(ARGS)
 
+.PHONY: bench-query-page
+bench-query-page: $(VENV)/.installed-dev ## A page of a hundred jobs over HTTP, as JSON and as CSV.
+	@$(BIN)/python -m benchmarks.bench_query_page $(ARGS)
+
 .PHONY: bench-refusals
 bench-refusals: $(VENV)/.installed-dev ## Queries that are meant to take long: how soon they are refused.
 	@$(BIN)/python -m benchmarks.bench_refusals $(ARGS)

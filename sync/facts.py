@@ -30,6 +30,8 @@ Names = Mapping[str, StepName]
 
 _FORM = "reportStep"
 WRAPPERS = ("singleStep", _FORM)
+#: A tuple, made once: a union would be made anew at every use.
+_NUMBERS = (int, float, Decimal)
 _NO_TIME = datetime.min.replace(tzinfo=UTC)
 _UNNAMED: StepName = (None, None, None)
 #: Where a job's document has its steps, and the phase that means.
@@ -235,7 +237,7 @@ def text(value: Any) -> str | None:
     """A text or number as text; None for whatever else, and for a text of spaces."""
     if isinstance(value, str):
         return value if value and not value.isspace() else None
-    if value is None or isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+    if value is None or isinstance(value, bool) or not isinstance(value, _NUMBERS):
         return None
     # Beyond 4,300 digits Python refuses to write a whole number out.
     return f"{Decimal(value):.6e}" if isinstance(value, int) and value.bit_length() > 4096 else str(value)
@@ -248,8 +250,6 @@ def spelled_out(value: Any, depth: int = _DEPTH) -> str:
     if isinstance(value, list):
         if not depth:
             return "…" if value else ""
-        if len(value) == 1:
-            return spelled_out(value[0], depth - 1)
         return ", ".join(filter(None, (spelled_out(item, depth - 1) for item in value)))
     if isinstance(value, dict):
         if not depth:
@@ -405,6 +405,14 @@ def _values(visit: Visit) -> list[Any]:
     return [] if is_blank(value) else [value]
 
 
+def _value(visit: Visit) -> str | None:
+    values = _values(visit)
+    if len(values) == 1 and isinstance(values[0], str):
+        # Nearly always, and spelling it out takes three times as long.
+        return values[0].strip() or None
+    return spelled_out(values) or None
+
+
 def _place(visit: Visit, index: int) -> float | None:
     place = coordinates(visit.step)
     return place[index] if place else None
@@ -459,7 +467,7 @@ STEP_FIELDS: dict[str, StepField] = {
     "formLoopIteration": lambda visit, known: visit.iteration,
     "note": _own("note"),
     "values": lambda visit, known: [_encodable(value) for value in _values(visit)],
-    "value": lambda visit, known: spelled_out(_values(visit)) or None,
+    "value": lambda visit, known: _value(visit),
     "attachmentIds": lambda visit, known: file_ids(visit.step),
 }
 
@@ -532,7 +540,10 @@ def pauses(steps: Iterable[Step], end: datetime | None) -> list[tuple[datetime, 
     """
     found: list[tuple[datetime, datetime]] = []
     for step in steps:
-        marks = ((moment(at), what) for at, what in _object(step.get("timeEvents")).items())
+        events = step.get("timeEvents")
+        if not events or not isinstance(events, dict):
+            continue
+        marks = ((moment(at), what) for at, what in events.items())
         known = sorted((at, what) for at, what in marks if at is not None and what in (_PAUSE, _RESUME))
         since: datetime | None = None
         for at, what in known:
@@ -581,4 +592,4 @@ def _encodable(value: Any) -> Any:
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+    return isinstance(value, _NUMBERS) and not isinstance(value, bool)
