@@ -68,6 +68,10 @@ _OF_STEPS = {
     "activeDuration": ("timeEvents",),
     "geoLongAverage": ("coordinates",),
     "geoLatAverage": ("coordinates",),
+    "steps": (),
+    # What it searches.
+    "step": ("stepTitle", "metadata"),
+    "attachments": _MEMBERS["attachments"],
 }
 #: Fields of a step that its workflow may say.
 _NAMED = frozenset({"stepTitle", "stepTag", "stepType"})
@@ -87,51 +91,39 @@ class JobShape:
     """
 
     def __init__(self, fields: Sequence[Field]) -> None:
-        names = {field.name for field in fields}
-        steps = [field for field in fields if field.name in ("steps", "step")]
-        selected = {inner.name for field in steps for inner in _with_substeps(field.fields)}
-        self.needs_tags = "workflowTags" in names
-        self.needs_reports = "reports" in names
-        self.needs_files = "attachments" in names or "attachments" in selected
-        wants_titles = any(
-            inner.name == "stepTitle"
-            for field in fields
-            if field.name == "attachments"
-            for inner in field.fields
-        )
-        self.needs_names = wants_titles or "step" in names or not selected.isdisjoint(_NAMED)
+        names = {of: frozenset(field.name for field in _every(fields) if field.of == of) for of in _TYPES}
+        of_job, of_step, of_file = (names[of] for of in _TYPES)
+        self.needs_tags = "workflowTags" in of_job
+        self.needs_reports = "reports" in of_job
+        self.needs_files = "attachments" in of_job | of_step
+        self.needs_names = "step" in of_job or not of_step.isdisjoint(_NAMED) or "stepTitle" in of_file
         self._fields = [(field.key, _job_field(field)) for field in fields]
-        self.open = opener(self._looked_at(names, steps, selected))
+        self.open = opener(_looked_at(of_job, of_step, of_file))
 
     def job(self, document: Json, around: Around) -> dict[str, Any]:
         """A job, from its document as :attr:`open` opens it."""
         job = _Job(document, around)
         return {key: field(job) for key, field in self._fields}
 
-    def _looked_at(
-        self, names: set[str], steps: Sequence[Field], selected: set[str]
-    ) -> frozenset[str] | None:
-        """Members of the steps."""
-        members = {member for name in names & _OF_STEPS.keys() for member in _OF_STEPS[name]}
-        for name in selected:
-            members.update(_MEMBERS.get(name, (name,)))
-        if "attachments" in names:
-            members.update(_MEMBERS["attachments"])
-        if self._searches(steps) or "attachments" in names:
-            members.update(("stepTitle", "stepType", "metadata"))
-        looks = bool(steps) or "attachments" in names or not names.isdisjoint(_OF_STEPS)
-        return frozenset(members) if looks else None
 
-    @staticmethod
-    def _searches(steps: Iterable[Field]) -> bool:
-        return any(field.name == "step" for field in steps)
+_TYPES = ("Job", "Step", "Attachment")
 
 
-def _with_substeps(fields: Iterable[Field]) -> Iterable[Field]:
+def _every(fields: Iterable[Field]) -> Iterator[Field]:
     for field in fields:
         yield field
-        if field.name == "substeps":
-            yield from _with_substeps(field.fields)
+        yield from _every(field.fields)
+
+
+def _looked_at(
+    of_job: frozenset[str], of_step: frozenset[str], of_file: frozenset[str]
+) -> frozenset[str] | None:
+    """Members of the steps that these fields of jobs, steps and attachments are made of; None: of no steps at all."""
+    if of_job.isdisjoint(_OF_STEPS):
+        return None
+    members = {member for name in of_job for member in _OF_STEPS.get(name, ())}
+    members.update(member for name in of_step for member in _MEMBERS.get(name, (name,)))
+    return frozenset(members | of_file & {"stepTitle"})
 
 
 class _Job:

@@ -428,6 +428,13 @@ def test_attachments_are_told_on_the_job_on_steps_and_on_substeps(team: Team) ->
     on_form, on_step = job["steps"]
     assert on_form == {"attachments": [], "substeps": [{"attachments": [{"attachmentId": second}]}]}
     assert [each["attachmentId"] for each in on_step["attachments"]] == [first]
+    for name in sorted(TOLD["Attachment"] - {"thumbnails", "downloadUrl"}):
+        asked = f"attachments {{ {name} }}"
+        (job,) = jobs(team, f"{{ jobs {{ {asked} steps {{ {asked} substeps {{ {asked} }} }} }} }}")
+        (alone,) = jobs(team, f"{{ jobs {{ steps {{ {asked} substeps {{ {asked} }} }} }} }}")
+        assert alone == {"steps": job["steps"]}
+        on_form, on_step = job["steps"]
+        assert on_step["attachments"] + on_form["substeps"][0]["attachments"] == job["attachments"]
 
 
 def test_whatever_is_selected_a_field_is_told_as_it_is_told_with_all_others(team: Team) -> None:
