@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, event, make_url
+from sqlalchemy import Connection, event, make_url, text
 
 from storage.database import Database, open_database, sqlite_url
 from storage.queries import completed_jobs as queries
@@ -321,6 +321,26 @@ def test_pages_follow_each_other_without_a_gap(filled: Filled, name: str, descen
         wanted = wanted._replace(after=found[-1])
     expected = [job.seq for job in looped(filled.jobs, CASES[name])]
     assert found == (expected[::-1] if descending else expected)
+
+
+def test_however_often_it_is_asked_a_search_is_planned_for_its_values(filled: Filled) -> None:
+    """PostgreSQL takes one plan for all values from the sixth time on, if it takes that for as good."""
+    if filled.database.is_sqlite:
+        pytest.skip("SQLite plans once, with the index that it is told")
+    searched = CASES["updated in a tenth in the middle"]
+
+    def plans(connection: Connection) -> list[tuple[int, int]]:
+        for _ in range(8):
+            page(connection, filled.team, searched, LIMIT)
+        asked = text(
+            "SELECT generic_plans, custom_plans FROM pg_prepared_statements "
+            "WHERE statement ~ '^(SELECT|WITH).* completed_jobs' AND statement !~ 'pg_'"
+        )
+        return [(row[0], row[1]) for row in connection.execute(asked)]
+
+    counted = filled.runner.run(filled.database.read(plans))
+    assert max(custom for _, custom in counted) >= 8
+    assert all(generic == 0 for generic, _ in counted), counted
 
 
 @pytest.mark.parametrize("name", ["_known", "_retire", "_forget"])
