@@ -5,7 +5,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from server.query.files import ATTACHMENT_FIELDS, REPORT_FIELDS, FileOfStep, attachment, report
-from server.query.opening import found_in, opener
+from server.query.opening import found_in, opener, steps_in
 from server.query.searching import search_of
 from server.query.selecting import Field
 from storage.blobs import BlobStore
@@ -17,7 +17,6 @@ from sync.facts import (
     STEP_FIELDS,
     Json,
     Names,
-    Step,
     Visit,
     active_of_job,
     arranged,
@@ -143,12 +142,6 @@ class _Job:
             self._steps = arranged(found_in(self.document))
         return self._steps
 
-    def every_step(self, *phases: str) -> Iterator[Step]:
-        """Of these phases, or all, as the document has them."""
-        for top in found_in(self.document):
-            if not phases or top.phase in phases:
-                yield from (visit.step for visit in (top, *top.inside))
-
     @property
     def files(self) -> dict[str, FileOfStep]:
         """By id, each with the first visit that refers to it."""
@@ -262,9 +255,9 @@ _COMPUTED: dict[str, Callable[[Field], _JobField]] = {
     "completedJobCursor": lambda field: lambda job: job.around.cursor,
     "workflowTags": lambda field: lambda job: list(job.around.tags),
     "completed": lambda field: lambda job: job_field(job.document, "updated"),
-    "activeDuration": lambda field: lambda job: active_of_job(job.document, job.every_step()),
-    "geoLatAverage": lambda field: lambda job: median_place(job.every_step("completed"), 0),
-    "geoLongAverage": lambda field: lambda job: median_place(job.every_step("completed"), 1),
+    "activeDuration": lambda field: lambda job: active_of_job(job.document, steps_in(job.document)),
+    "geoLatAverage": lambda field: lambda job: median_place(steps_in(job.document, "completed"), 0),
+    "geoLongAverage": lambda field: lambda job: median_place(steps_in(job.document, "completed"), 1),
     "modified": lambda field: lambda job: (job.document.get("metadata") or {}).get("modified"),
     "excluded": lambda field: lambda job: job.document.get("excluded") is True,
     "steps": _steps,

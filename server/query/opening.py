@@ -23,6 +23,8 @@ _HEAD = (
     *("created", "updated", "modified", "status", "userId", "username"),
 )
 _TOP = ("jobId", "team", "excluded")
+#: Members that are calculated with.
+_NUMBERS = {"coordinates", "timeEvents"}
 _full = msgspec.json.Decoder(dict[str, Any], float_hook=number)
 
 
@@ -42,7 +44,9 @@ def opener(members: frozenset[str] | None) -> Callable[[bytes], Json]:
         members: of each step, which a query looks at; None if it does not look at steps.
     """
     kind = _document_kind(members)
-    decode = msgspec.json.Decoder(kind, float_hook=number).decode
+    # How a number is spelled is told of answers and texts, and costs more than all else of a place.
+    hook = None if members is not None and members <= _NUMBERS else number
+    decode = msgspec.json.Decoder(kind, float_hook=hook).decode
 
     def opened(view: bytes) -> Json:
         document: Json
@@ -59,17 +63,34 @@ def found_in(document: Json) -> list[Visit]:
     """The visits as they stand in a document that was opened, for :func:`sync.facts.arranged`. The step of each is an
     :class:`OpenedStep`.
     """
-    lists = [(phase, document.get(name)) for name, phase in LISTS]
-    lists.append(("open", (document.get("sync") or {}).get("openSteps")))
-    lists.append(("open", [(document.get("metadata") or {}).get("currentStep")]))
     found: list[Visit] = []
-    for phase, wrapped in lists:
+    for phase, wrapped in _lists(document):
         for outer in wrapped or ():
             if outer is not None and outer.singleStep is not None:
                 found.append(_visit(outer.singleStep, phase, is_form=False))
             if outer is not None and outer.reportStep is not None:
                 found.append(_visit(outer.reportStep, phase, is_form=True))
     return found
+
+
+def steps_in(document: Json, *phases: str) -> Iterator[OpenedStep]:
+    """The steps of these phases, or of all, as they stand in a document that was opened; a form before its children."""
+    for phase, wrapped in _lists(document):
+        if phases and phase not in phases:
+            continue
+        for outer in wrapped or ():
+            for step in (outer.singleStep, outer.reportStep) if outer is not None else ():
+                if step is not None:
+                    yield step
+                    if step.steps:
+                        yield from _children(step)
+
+
+def _lists(document: Json) -> list[tuple[str, Any]]:
+    lists = [(phase, document.get(name)) for name, phase in LISTS]
+    lists.append(("open", (document.get("sync") or {}).get("openSteps")))
+    lists.append(("open", [(document.get("metadata") or {}).get("currentStep")]))
+    return lists
 
 
 def _visit(step: Any, phase: str, is_form: bool) -> Visit:

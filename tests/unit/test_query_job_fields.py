@@ -97,3 +97,9 @@ def test_a_field_is_told_whatever_else_is_selected(view: bytes, names: set[str])
     job = told(view, f"steps {{ {' '.join(sorted(names))} }}")
     steps = step_facts(whole(view), NAMES)
     assert job["steps"] == [{name: step[name] for name in sorted(names)} for step in steps]
+
+
+@given(views, st.sets(st.sampled_from(JOB), min_size=1, max_size=3))
+def test_a_fact_of_the_job_is_told_whatever_else_is_selected(view: bytes, names: set[str]) -> None:
+    facts = job_facts(whole(view))
+    assert told(view, " ".join(sorted(names))) == {name: facts[name] for name in sorted(names)}
