@@ -180,9 +180,23 @@ def _visit(step: Json, phase: str, is_form: bool) -> Visit:
     return Visit(step, phase, is_form, step.get("started"), step.get("parentUniqueStepId"))
 
 
-def arranged(found: list[Visit]) -> list[Visit]:
-    """The same of visits as they stand in a document, in its order; they are changed."""
-    tops = _in_time(_within_forms(found) if any(visit.parent for visit in found) else found)
+def repeated_in(document: Json) -> set[int]:
+    """Which of :func:`found_in` are left out, by their places: some tablets send a child both inside its form and
+    beside it.
+    """
+    found = found_in(document)
+    tops = arranged(found)
+    kept = {id(visit) for top in tops for visit in (top, *top.inside)}
+    return {place for place, visit in enumerate(found) if id(visit) not in kept}
+
+
+def arranged(found: list[Visit], once: bool = False) -> list[Visit]:
+    """The same of visits as they stand in a document, in its order; they are changed.
+
+    Args:
+        once: none of them is there twice. Else they are compared, for which their steps must be whole.
+    """
+    tops = _in_time(_within_forms(found, once) if any(visit.parent for visit in found) else found)
     rounds: Counter[str] = Counter()
     for visit in tops:
         if len(visit.inside) > 1:
@@ -259,7 +273,7 @@ def spelled_out(value: Any, depth: int = _DEPTH) -> str:
     return (text(value) or "").strip()
 
 
-def _within_forms(found: list[Visit]) -> list[Visit]:
+def _within_forms(found: list[Visit], once: bool) -> list[Visit]:
     """Those that lie in no other, with the others inside them."""
     forms = _outermost(
         {key: visit for visit in found if (key := text(visit.step.get("uniqueStepId"))) is not None},
@@ -274,14 +288,15 @@ def _within_forms(found: list[Visit]) -> list[Visit]:
         if form is None:
             tops.append(visit)
             continue
-        if id(form) not in known:
-            known[id(form)] = _Alike(digests, (inner.step for inner in form.inside))
-        # Some tablets send a child both inside its form and beside it.
-        if not known[id(form)].holds(visit.step):
-            inside, visit.inside = visit.inside, []
-            form.inside.extend((visit, *inside))
-            for inner in inside:
+        if not once:
+            if id(form) not in known:
+                known[id(form)] = _Alike(digests, (inner.step for inner in form.inside))
+            if known[id(form)].holds(visit.step):
+                continue
+            for inner in visit.inside:
                 known[id(form)].holds(inner.step)
+        inside, visit.inside = visit.inside, []
+        form.inside.extend((visit, *inside))
     return tops
 
 
@@ -352,8 +367,6 @@ def _digest(value: Any, known: dict[int, int]) -> int:
         return known[id(value)]
     if isinstance(value, list):
         return hash(tuple(_digest(item, known) for item in value))
-    if isinstance(value, msgspec.Struct):
-        return hash(tuple(_digest(item, known) for item in msgspec.structs.astuple(value)))
     return hash(value)
 
 

@@ -29,6 +29,9 @@ export function ExportDialog({
 
   useEffect(() => {
     void serverAddress().then(setServer);
+  }, []);
+  useEffect(() => {
+    // It may be known only after the dialog was opened.
     if (!withKeys) return;
     readKeys().then(
       (found) => {
@@ -41,7 +44,7 @@ export function ExportDialog({
         else setProblem(error instanceof Error ? error.message : String(error));
       },
     );
-  }, []);
+  }, [withKeys]);
 
   const held = (wanted: Slot) => keys.find((one) => one.slot === wanted)?.key ?? null;
   const key = slot === "none" ? null : held(slot);

@@ -5,7 +5,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from server.query.files import ATTACHMENT_FIELDS, REPORT_FIELDS, FileOfStep, attachment, report
-from server.query.opening import found_in, opener, steps_in
+from server.query.opening import opener, steps_in, visited
 from server.query.searching import search_of
 from server.query.selecting import Field
 from storage.blobs import BlobStore
@@ -19,7 +19,6 @@ from sync.facts import (
     Names,
     Visit,
     active_of_job,
-    arranged,
     file_ids,
     job_field,
     median_place,
@@ -139,7 +138,7 @@ class _Job:
     @property
     def steps(self) -> list[Visit]:
         if self._steps is None:
-            self._steps = arranged(found_in(self.document))
+            self._steps = visited(self.document)
         return self._steps
 
     @property

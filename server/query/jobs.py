@@ -77,7 +77,10 @@ async def jobs(field: Field, asking: Asking) -> list[dict[str, Any]]:
     documents = await asyncio.to_thread(lambda: [shape.open(row.view) for row in page.rows])
     said, names = _Workflows(), dict[str, Names]()
     if shape.needs_tags or shape.needs_names:
-        heads = {row.job_id: document["metadata"] for row, document in zip(page.rows, documents, strict=True)}
+        heads = {
+            row.job_id: document.get("metadata") or {}
+            for row, document in zip(page.rows, documents, strict=True)
+        }
         said = await asking.database.read(_workflows, asking.team_id, heads, shape)
         for version_id in sorted(set(said.naming.values())):
             names[version_id] = await names_of(asking.database, asking.team_id, version_id) or {}

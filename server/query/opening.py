@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from sync.facts import LISTS, WRAPPERS, Json, Visit, children, number
+from sync.facts import LISTS, WRAPPERS, Json, Visit, arranged, children, number, repeated_in, text
 
 #: What every step is arranged by.
 _ARRANGING = (
@@ -23,6 +23,8 @@ _HEAD = (
     *("created", "updated", "modified", "status", "userId", "username"),
 )
 _TOP = ("jobId", "team", "excluded")
+#: The places of visits that the document has twice; no member of JSON has this name.
+_REPEATED = "\0repeated"
 #: Members that are calculated with.
 _NUMBERS = {"coordinates", "timeEvents"}
 _full = msgspec.json.Decoder(dict[str, Any], float_hook=number)
@@ -38,7 +40,8 @@ class OpenedStep(msgspec.Struct, gc=False):
 
 @lru_cache(maxsize=256)
 def opener(members: frozenset[str] | None) -> Callable[[bytes], Json]:
-    """What opens documents: their heads are JSON, their steps are for :func:`found_in`.
+    """What opens documents: their heads are JSON, their steps are for :func:`visited` and
+    :func:`steps_in`.
 
     Args:
         members: of each step, which a query looks at; None if it does not look at steps.
@@ -49,20 +52,38 @@ def opener(members: frozenset[str] | None) -> Callable[[bytes], Json]:
     decode = msgspec.json.Decoder(kind, float_hook=hook).decode
 
     def opened(view: bytes) -> Json:
-        document: Json
+        document: dict[str, Any]
         try:
             document = decode(view)
         except msgspec.ValidationError:
             document = msgspec.convert(_straightened(_full.decode(view)), kind)
+        if members is not None and _may_repeat(document):
+            # Only whole steps tell whether they are the same.
+            document[_REPEATED] = repeated_in(_full.decode(view))
         return document
 
     return opened
 
 
-def found_in(document: Json) -> list[Visit]:
-    """The visits as they stand in a document that was opened, for :func:`sync.facts.arranged`. The step of each is an
-    :class:`OpenedStep`.
-    """
+def visited(document: Json) -> list[Visit]:
+    """As :func:`sync.facts.visited`, of a document that was opened; the step of each is an :class:`OpenedStep`."""
+    found = _found_in(document)
+    repeated = document.get(_REPEATED)
+    if repeated:
+        found = [visit for place, visit in enumerate(found) if place not in repeated]
+    return arranged(found, once=True)
+
+
+def _may_repeat(document: Json) -> bool:
+    """Whether there are visits with the same ids, and such as lie in others."""
+    steps = list(steps_in(document))
+    if not any(step.get("parentUniqueStepId") for step in steps):
+        return False
+    ids = {(text(step.get("uniqueStepId")), text(step.get("stepId"))) for step in steps}
+    return len(ids) < len(steps)
+
+
+def _found_in(document: Json) -> list[Visit]:
     found: list[Visit] = []
     for phase, wrapped in _lists(document):
         for outer in wrapped or ():

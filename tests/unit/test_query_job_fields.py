@@ -29,11 +29,6 @@ def told(view: bytes, selection: str) -> dict[str, Any]:
     return shape.job(shape.open(view), around)
 
 
-def each_once(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Without those that are told as another is: whether two visits are the same visit depends on what is selected."""
-    return [step for index, step in enumerate(steps) if step not in steps[:index]]
-
-
 def whole(view: bytes) -> Document:
     """With numbers as they are spelled."""
     document: Document = _whole.decode(view)
@@ -43,7 +38,7 @@ def whole(view: bytes) -> Document:
 def expected(document: Document) -> list[dict[str, Any]]:
     return [
         {name: step[name] for name in STEP}
-        | {"substeps": each_once([{name: inner[name] for name in STEP} for inner in step["substeps"]])}
+        | {"substeps": [{name: inner[name] for name in STEP} for inner in step["substeps"]]}
         for step in step_facts(document, NAMES)
     ]
 
@@ -52,8 +47,6 @@ def same(view: bytes) -> None:
     fields = " ".join(STEP)
     job = told(view, f"{' '.join(JOB)} steps {{ {fields} substeps {{ {fields} }} }}")
     steps = job.pop("steps")
-    for step in steps:
-        step["substeps"] = each_once(step["substeps"])
     assert steps == expected(whole(view))
     facts = job_facts(whole(view))
     assert job == {name: facts[name] for name in JOB}
@@ -90,6 +83,36 @@ def test_queries_tell_of_forms_what_reports_tell(children: object) -> None:
     for kind in ("singleStep", "reportStep"):
         same(msgspec.json.encode({"completedSteps": [{kind: form}, {"singleStep": beside}]}))
         same(msgspec.json.encode({"metadata": {"currentStep": {kind: form}}, "sync": {"openSteps": [5]}}))
+
+
+CHILD = {"uniqueStepId": "c", "stepId": "s", "parentUniqueStepId": "a", "values": ["1"]}
+
+
+@pytest.mark.parametrize("selected", ["stepId", "phase", "note value", " ".join(STEP)])
+@pytest.mark.parametrize(
+    ("inside", "beside"),
+    [
+        ([CHILD], [CHILD]),
+        ([{"singleStep": CHILD}], [CHILD, CHILD]),
+        ([], [CHILD, CHILD | {"values": ["2"]}]),
+        ([CHILD], [CHILD | {"deviceId": "another, of which no field tells"}]),
+        ([{}], [{"parentUniqueStepId": "a"}, {"parentUniqueStepId": "a", "note": "n"}]),
+        ([CHILD | {"steps": [{"steps": []}]}], [CHILD, {"stepId": 5}]),
+        ([], [CHILD | {"steps": [CHILD]}, CHILD | {"steps": [CHILD]}, CHILD]),
+    ],
+)
+def test_visits_are_the_same_visit_if_all_of_them_is_the_same(
+    inside: list[Any], beside: list[Any], selected: str
+) -> None:
+    form = {"reportStep": {"uniqueStepId": "a", "steps": inside}}
+    view = msgspec.json.encode({"completedSteps": [form, *({"singleStep": step} for step in beside)]})
+    job = told(view, f"steps {{ {selected} substeps {{ {selected} }} }}")
+    names = selected.split()
+    assert job["steps"] == [
+        {name: step[name] for name in names}
+        | {"substeps": [{name: inner[name] for name in names} for inner in step["substeps"]]}
+        for step in step_facts(whole(view), NAMES)
+    ]
 
 
 @given(views, st.sets(st.sampled_from(STEP), min_size=1, max_size=3))
