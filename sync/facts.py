@@ -181,9 +181,7 @@ def _visit(step: Json, phase: str, is_form: bool) -> Visit:
 
 
 def repeated_in(document: Json) -> set[int]:
-    """Which of :func:`found_in` are left out, by their places: some tablets send a child both inside its form and
-    beside it.
-    """
+    """The places of those of :func:`found_in` that a tablet sent twice: inside their form and beside it."""
     found = found_in(document)
     tops = arranged(found)
     kept = {id(visit) for top in tops for visit in (top, *top.inside)}
@@ -191,10 +189,8 @@ def repeated_in(document: Json) -> set[int]:
 
 
 def arranged(found: list[Visit], once: bool = False) -> list[Visit]:
-    """The same of visits as they stand in a document, in its order; they are changed.
-
-    Args:
-        once: none of them is there twice. Else they are compared, for which their steps must be whole.
+    """The same of visits as they stand in a document, in its order; they are changed. Unless each is there ``once``
+    they are compared, for which their steps must be whole.
     """
     tops = _in_time(_within_forms(found, once) if any(visit.parent for visit in found) else found)
     rounds: Counter[str] = Counter()
@@ -394,10 +390,6 @@ def _phases(document: Json) -> list[tuple[str, Any]]:
     return [*lists, ("open", opened), ("open", [_object(document.get("metadata")).get("currentStep")])]
 
 
-def _begun(visit: Visit) -> datetime | None:
-    return moment(visit.started)
-
-
 def _ended(visit: Visit) -> datetime | None:
     step = visit.step
     return moment(step.get("completed")) or moment(step.get("cancelled")) or moment(step.get("updated"))
@@ -406,7 +398,7 @@ def _ended(visit: Visit) -> datetime | None:
 def _active(visit: Visit) -> int | None:
     ended = _ended(visit)
     paused = pauses([visit.step, *(inner.step for inner in visit.inside)], ended)
-    return active_seconds(_begun(visit), ended, paused)
+    return active_seconds(moment(visit.started), ended, paused)
 
 
 def _values(visit: Visit) -> list[Any]:
@@ -471,7 +463,7 @@ STEP_FIELDS: dict[str, StepField] = {
     "isCancelled": lambda visit, known: visit.phase == "cancelled",
     "isFormStep": lambda visit, known: visit.is_form,
     "phase": lambda visit, known: visit.phase,
-    "totalDuration": lambda visit, known: whole_seconds(_begun(visit), _ended(visit)),
+    "totalDuration": lambda visit, known: whole_seconds(moment(visit.started), _ended(visit)),
     "activeDuration": lambda visit, known: _active(visit),
     "userId": _own("userId"),
     "userName": _own("userName"),
