@@ -23,7 +23,7 @@ import httpx
 import msgspec
 
 from benchmarks.bench_sync import postgresql
-from benchmarks.harness import HERE, Server, clean_environment, initialise, machine, scratch, serving
+from benchmarks.harness import HERE, Server, clean_environment, initialise, machine, scratch, serving, token
 from fixtures.jobs import inspection_jobs
 from sync.facts import step_facts
 
@@ -131,16 +131,7 @@ def _get(connection: http.client.HTTPConnection, path: str) -> bytes:
 
 def _key(server: Server, secrets: dict[str, str]) -> str:
     """A query key of the team."""
-    answer = httpx.post(
-        f"{server.url}/connect/token",
-        data={
-            "grant_type": "client_credentials",
-            "client_id": secrets["clientId"],
-            "client_secret": secrets["clientSecret"],
-            "scope": "query.admin",
-        },
-    ).raise_for_status()
-    headers = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+    headers = {"Authorization": f"Bearer {token(server.url, secrets, 'query.admin')}"}
     keys = httpx.get(f"{server.url}/query/v2/keys", headers=headers).raise_for_status().json()
     key: str = keys[0]["key"]
     return key

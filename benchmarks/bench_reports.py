@@ -35,6 +35,7 @@ from benchmarks.harness import (
     machine,
     scratch,
     serving,
+    token,
 )
 from benchmarks.image_worker import peak_mb
 from benchmarks.preload import FIRST_ID, snapshot_body
@@ -70,27 +71,14 @@ def main() -> None:
         environment = clean_environment()
         secrets = initialise(folder, environment)
         with serving(folder, secrets, environment) as server:
-            token = _token(server, secrets)
-            with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {token}"}) as client:
+            # One that may push and preview.
+            granted = token(server.url, secrets, "workflow.execute job.read reports.create")
+            with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {granted}"}) as client:
                 _push_job(client)
             alone = asyncio.run(_alone(folder, options))
-            loads = asyncio.run(_loads(server, token, folder, options))
+            loads = asyncio.run(_loads(server, granted, folder, options))
             peak = server.peak_mb()
     _report(alone, loads, peak, options)
-
-
-def _token(server: Server, secrets: dict[str, str]) -> str:
-    """One that may push and preview."""
-    data = {
-        "grant_type": "client_credentials",
-        "client_id": secrets["clientId"],
-        "client_secret": secrets["clientSecret"],
-        "scope": "workflow.execute job.read reports.create",
-    }
-    token: str = (
-        httpx.post(f"{server.url}/connect/token", data=data).raise_for_status().json()["access_token"]
-    )
-    return token
 
 
 def _push_job(client: httpx.Client) -> None:

@@ -143,7 +143,7 @@ def serving(
             except httpx.TransportError:
                 pass
             time.sleep(0.1)
-        yield Server(url, "none" if bare else _token(url, secrets), data, process)
+        yield Server(url, "none" if bare else token(url, secrets, "workflow.execute"), data, process)
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         try:
@@ -153,18 +153,19 @@ def serving(
             process.wait()
 
 
-def _token(url: str, secrets: dict[str, str]) -> str:
+def token(url: str, secrets: dict[str, str], scope: str) -> str:
+    """An access token of the client that :func:`initialise` made."""
     answer = httpx.post(
         f"{url}/connect/token",
         data={
             "grant_type": "client_credentials",
             "client_id": secrets["clientId"],
             "client_secret": secrets["clientSecret"],
-            "scope": "workflow.execute",
+            "scope": scope,
         },
-    )
-    token: str = answer.json()["access_token"]
-    return token
+    ).raise_for_status()
+    granted: str = answer.json()["access_token"]
+    return granted
 
 
 def load(
